@@ -1,0 +1,102 @@
+"""What the lake knows of one source: its tables, their shapes and copies. One immutable JSON object per change of it.
+
+Every cut mark names the registry object that holds for it, so a reader gets tables, shapes and exactness for exactly
+its cut by one read. `TableState.copies` tells from which position (H, `exact_from`) a table is visible and right: rows
+with `_copy` n, of the newest copy whose H is reached, and every streamed row above that copy's P.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from claimhouse.table import Table
+
+Status = Literal["copying", "live", "errored", "gone"]
+
+
+@dataclass(slots=True)
+class Copy:
+    """One copy of a table's rows out of the source.
+
+    `at` is P: the rows count as the table's content at it, every streamed change above it wins over them. `exact_from`
+    is H, None while the copy is under way. `sees` is, for tables without a key, the copy's pg_snapshot text: streamed
+    transactions that it saw are dropped at capture.
+    """
+
+    number: int
+    incarnation: int
+    at: int
+    exact_from: int | None = None
+    sees: str | None = None
+    filenode: int | None = None
+
+
+@dataclass(slots=True)
+class TableState:
+    """One source table: `versions` are its shapes, oldest first; `inexact` are LSN ranges [from, to) not known exactly."""
+
+    oid: int
+    schema: str
+    name: str
+    folder: str
+    status: Status
+    error: str | None = None
+    errored_at: int | None = None
+    versions: list[Table] = field(default_factory=list)
+    copies: list[Copy] = field(default_factory=list)
+    inexact: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def table(self) -> Table:
+        """The newest shape."""
+        return self.versions[-1]
+
+    @property
+    def label(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    def shape(self, version: int) -> Table:
+        """The shape of that version. Raises KeyError."""
+        for table in self.versions:
+            if table.version == version:
+                return table
+        raise KeyError(version)
+
+    def copy_at(self, lsn: int) -> Copy | None:
+        """The copy that a read at that position builds on, None if the table is not visible there."""
+        done = [c for c in self.copies if c.exact_from is not None and c.exact_from <= lsn]
+        return done[-1] if done else None
+
+
+@dataclass(slots=True)
+class Registry:
+    """Everything about one source that a cut mark refers to. `tables` is keyed by folder."""
+
+    source: str
+    system_id: str = ""
+    timeline: int = 0
+    incarnation: int = 1
+    slot: str = ""
+    publication: str = ""
+    database: str = ""
+    tables: dict[str, TableState] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Registry:
+        raw: dict[str, Any] = json.loads(data)
+        raw["tables"] = {folder: _table_state(t) for folder, t in raw["tables"].items()}
+        return cls(**raw)
+
+
+def _table_state(raw: Mapping[str, Any]) -> TableState:
+    fields = dict(raw)
+    fields["versions"] = [Table.from_json(v) for v in raw["versions"]]
+    fields["copies"] = [Copy(**c) for c in raw["copies"]]
+    fields["inexact"] = [(a, b) for a, b in raw["inexact"]]
+    return TableState(**fields)
