@@ -31,7 +31,9 @@ class Copy:
     at: int
     exact_from: int | None = None
     sees: str | None = None
-    filenode: int | None = None
+    filenodes: str = ""
+    blocks: int = 0
+    rows: int = 0
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class TableState:
     error: str | None = None
     errored_at: int | None = None
     versions: list[Table] = field(default_factory=list)
+    since: list[int] = field(default_factory=list)  # the LSN from which each of `versions` holds
     copies: list[Copy] = field(default_factory=list)
     inexact: list[tuple[int, int]] = field(default_factory=list)
 
@@ -64,6 +67,11 @@ class TableState:
             if table.version == version:
                 return table
         raise KeyError(version)
+
+    def shape_at(self, lsn: int) -> Table:
+        """The shape that the source had at that position (the oldest one for positions before all)."""
+        held = [v for v, since in zip(self.versions, self.since, strict=True) if since <= lsn]
+        return held[-1] if held else self.versions[0]
 
     def copy_at(self, lsn: int) -> Copy | None:
         """The copy that a read at that position builds on, None if the table is not visible there."""

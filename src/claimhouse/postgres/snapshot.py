@@ -1,0 +1,316 @@
+"""Copies a table's rows while the source lives on, without a long transaction.
+
+A keyed table is read in chunks, ranges of heap blocks, each a short transaction of its own. Its rows count as the
+table's content at P, and every streamed change above P wins over them; so a chunk may be read late, but never before
+the fence: a transaction that wrote before the slot (or the publication) existed is not streamed, and must have ended
+before the first chunk looks. A table without a key cannot be put right by the stream, so it is read in one snapshot
+whose visible transactions do not count when they come by the stream.
+
+Rows come as COPY's CSV with every value quoted, read by Arrow into text columns and cast by the one cast per type
+that the stream uses as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import psycopg
+import pyarrow as pa
+import pyarrow.csv as pc_csv
+from psycopg import pq, sql
+
+from claimhouse.change import EXACT, Changes, section_schema
+from claimhouse.errors import SourceError, SourceGone
+from claimhouse.postgres.types import cast, exact_map
+from claimhouse.table import Table
+
+CHUNK_SECONDS = 0.5  # what a chunk's transaction aims at; twice that is design.md's limit
+CHUNK_BYTES = 32 << 20
+FIRST_BLOCKS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows of one short read. `blocks` is the first block not read yet, `total` the blocks to read in all."""
+
+    changes: Changes
+    blocks: int
+    total: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """`filenodes` is a fingerprint over the table and its leaves, `blocks` the size of the largest of them."""
+
+    filenodes: str
+    blocks: int
+    partitioned: bool
+
+
+class Moved(Exception):
+    """The table's storage was rewritten under the copy (VACUUM FULL, CLUSTER): it has to start again."""
+
+
+class Gone(Exception):
+    """The table was dropped, renamed or reshaped under the copy."""
+
+
+def fence(conn: psycopg.Connection, stopped: Callable[[], bool], waiting: Callable[[str], None]) -> None:
+    """Returns once every transaction that was running at the call has ended.
+
+    `waiting` is told, at most every 5 s, which session is waited for. Needs autocommit. Returns early when stopped.
+    """
+    border = _one(conn, "SELECT pg_current_xact_id()::text::bigint")
+    told = time.monotonic()
+    pause = 0.005
+    while _one(conn, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint") <= border:
+        if stopped():
+            return
+        if time.monotonic() - told > 5:
+            told = time.monotonic()
+            waiting(oldest_transaction(conn))
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.25)
+
+
+def oldest_transaction(conn: psycopg.Connection) -> str:
+    """Names the session (or prepared transaction) that holds the oldest transaction id."""
+    row = conn.execute(
+        "SELECT 'process ' || pid || ' (' || coalesce(nullif(application_name, ''), 'unnamed') || '), open since '"
+        " || date_trunc('second', xact_start)::text FROM pg_stat_activity"
+        " WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY age(backend_xid) DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
+        row = conn.execute(
+            "SELECT 'prepared transaction of ' || owner || ', since ' || date_trunc('second', prepared)::text"
+            " FROM pg_prepared_xacts ORDER BY age(transaction) DESC LIMIT 1"
+        ).fetchone()
+    return str(row[0]) if row else "a transaction that this role may not see"
+
+
+def storage(conn: psycopg.Connection, oid: int) -> Storage:
+    """Where a table's rows lie now. Raises Gone where there is no such table."""
+    row = conn.execute(
+        "SELECT string_agg(relid::oid || ':' || coalesce(pg_relation_filenode(relid), 0), ',' ORDER BY relid::oid),"
+        " coalesce(max(pg_relation_size(relid)), 0) / current_setting('block_size')::int,"
+        " (SELECT relkind = 'p' FROM pg_class WHERE oid = %(oid)s)"
+        " FROM (SELECT relid FROM pg_partition_tree(%(oid)s::oid::regclass) WHERE isleaf"
+        "       UNION SELECT %(oid)s::oid::regclass) leaves",
+        {"oid": oid},
+    ).fetchone()
+    if row is None or row[2] is None:
+        raise Gone
+    return Storage(str(row[0]), int(row[1]), bool(row[2]))
+
+
+def read_chunks(
+    conn: psycopg.Connection,
+    table: Table,
+    copy: int,
+    position: int,
+    *,
+    filenodes: str,
+    first_block: int = 0,
+    first_seq: int = 0,
+    pause: Callable[[float], None] = lambda seconds: None,
+) -> Iterator[Chunk]:
+    """The rows of a keyed table from `first_block` on, chunk by chunk.
+
+    `filenodes` is the fingerprint at the copy's first chunk. A chunk is yielded only once the server's flushed position
+    has passed the insert position read after its SELECT. Raises Moved, Gone, SourceGone.
+    """
+    seq, block, step = first_seq, first_block, FIRST_BLOCKS
+    total = storage(conn, table.oid).blocks
+    while block < total or block == first_block == 0:
+        last = min(block + step, max(total, 1))
+        began = time.monotonic()
+        with conn.transaction():
+            _lock(conn, table)
+            now = storage(conn, table.oid)
+            if now.filenodes != filenodes:
+                raise Moved
+            where = sql.SQL("WHERE ctid >= {} AND ctid < {}").format(
+                sql.Literal(f"({block},0)"), sql.Literal(f"({last},0)")
+            )
+            data = b"".join(copy_out(conn, _select(table, now.partitioned, where)))
+        seconds = time.monotonic() - began
+        wait_flushed(conn)
+        changes = read_rows(data, table, copy, position, seq)
+        seq += changes.batch.num_rows
+        yield Chunk(changes, last, total, seconds)
+        block = last
+        step = _next_step(step, seconds, len(data))
+        pause(seconds)
+
+
+def read_whole(conn: psycopg.Connection, table: Table, copy: int, position: int) -> Iterator[str | Changes]:
+    """The rows of a table without a key, in one snapshot: first the pg_snapshot's text, then batches of rows."""
+    seq, size = 0, 0
+    pieces: list[bytes] = []
+    conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    try:
+        _lock(conn, table)  # LOCK takes no snapshot: the next statement does
+        yield str(_one(conn, "SELECT pg_current_snapshot()::text"))
+        for piece in copy_out(conn, _select(table, storage(conn, table.oid).partitioned, sql.SQL(""))):
+            pieces.append(piece)
+            size += len(piece)
+            if size >= CHUNK_BYTES:
+                changes = read_rows(b"".join(pieces), table, copy, position, seq)
+                seq += changes.batch.num_rows
+                yield changes
+                pieces, size = [], 0
+        yield read_rows(b"".join(pieces), table, copy, position, seq)
+    finally:
+        if not conn.closed:
+            conn.execute("ROLLBACK")
+    wait_flushed(conn)
+
+
+def read_keys(
+    conn: psycopg.Connection, table: Table, copy: int, position: int, first_seq: int, keys: Sequence[tuple[str, ...]]
+) -> Changes:
+    """The rows that have these keys now (PostgreSQL's text per key column, in key order)."""
+    columns = table.key
+    rows = sql.SQL(", ").join(
+        sql.SQL("({})").format(
+            sql.SQL(", ").join(
+                sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(column.type))
+                for value, column in zip(key, columns, strict=True)
+            )
+        )
+        for key in keys
+    )
+    where = sql.SQL("WHERE ({}) IN (VALUES {})").format(
+        sql.SQL(", ").join(sql.Identifier(c.name) for c in columns), rows
+    )
+    with conn.transaction():
+        _lock(conn, table)
+        data = b"".join(copy_out(conn, _select(table, storage(conn, table.oid).partitioned, where)))
+    wait_flushed(conn)
+    return read_rows(data, table, copy, position, first_seq)
+
+
+def read_rows(data: bytes, table: Table, copy: int, position: int, first_seq: int) -> Changes:
+    """Rows of COPY's CSV (every value quoted, NULL unquoted) as `r` changes of a copy."""
+    texts = parse_csv(data, len(table.columns))
+    rows = len(texts[0]) if texts else 0
+    values: list[pa.Array] = []
+    exacts: dict[str, pa.Array] = {}
+    for text, column in zip(texts[1:], table.columns, strict=True):
+        value, exact = cast(text, column)
+        values.append(value)
+        if exact is not None:
+            exacts[column.physical] = exact
+    schema = section_schema(table)
+    now = time.time_ns() // 1000
+    meta: dict[str, pa.Array] = {
+        "_op": _constant("r", rows, pa.string()),
+        "_end_lsn": _constant(position, rows, pa.int64()),
+        "_seq": pa.array(range(first_seq, first_seq + rows), pa.int64()),
+        "_committed_at": _constant(now, rows, pa.int64()).cast(schema.field("_committed_at").type),
+        "_schema": _constant(table.version, rows, pa.int32()),
+        "_copy": _constant(copy, rows, pa.int32()),
+        "_exact": exact_map(exacts, rows) if exacts else pa.nulls(rows, EXACT),
+    }
+    named = dict(zip((c.physical for c in table.columns), values, strict=True)) | meta
+    arrays = [named[f.name] if f.name in named else pa.nulls(rows, f.type) for f in schema]
+    return Changes(table, pa.RecordBatch.from_arrays(arrays, schema=schema))
+
+
+def parse_csv(data: bytes, columns: int) -> list[pa.Array]:
+    """The text columns of COPY's CSV, the leading constant column of `_select` included."""
+    names = [str(n) for n in range(columns + 1)]
+    if not data:
+        return [pa.array([], pa.string()) for _ in names]
+    read = pc_csv.read_csv(
+        pa.BufferReader(data),
+        read_options=pc_csv.ReadOptions(column_names=names, block_size=max(len(data) + 1, 1 << 20)),
+        parse_options=pc_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        convert_options=pc_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+    return [read.column(n).combine_chunks() if read.num_rows else pa.array([], pa.string()) for n in names]
+
+
+def copy_out(conn: psycopg.Connection, statement: sql.Composable) -> Iterator[bytes]:
+    """The bytes of a COPY … TO STDOUT, row by row as libpq hands them out (one row a message)."""
+    pgconn = conn.pgconn
+    result = pgconn.exec_(statement.as_bytes(conn))
+    if result.status != pq.ExecStatus.COPY_OUT:
+        raise copy_error(result)
+    while True:
+        size, data = pgconn.get_copy_data(0)
+        if size <= 0:
+            break
+        yield bytes(data)
+    result = pgconn.get_result()
+    while (more := pgconn.get_result()) is not None:
+        result = more if result is None or result.status == pq.ExecStatus.COMMAND_OK else result
+    if result is None or result.status != pq.ExecStatus.COMMAND_OK:
+        raise copy_error(result)
+
+
+def copy_error(result: pq.abc.PGresult | None) -> Exception:
+    """What PostgreSQL said, without the row it said it of (DETAIL and CONTEXT may hold values)."""
+    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode() if result is not None else ""
+    primary = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode() if result is not None else ""
+    if state in {"42P01", "42703", "55000"}:
+        return Gone()
+    if not state or state.startswith(("08", "57")):
+        return SourceGone(f"the connection broke while a table was read ({state or 'no answer'})")
+    return SourceError(f"PostgreSQL refused to read a table: {primary} ({state})", hint="see `claimhouse doctor`")
+
+
+def wait_flushed(conn: psycopg.Connection) -> None:
+    """Returns once what was visible to an earlier read is durable on the server.
+
+    A commit with synchronous_commit = off is visible before it is durable: a crash would leave a row that never was.
+    """
+    seen = _one(conn, "SELECT pg_current_wal_insert_lsn()::text")
+    while not _one(conn, f"SELECT pg_current_wal_flush_lsn() >= '{seen}'::pg_lsn"):
+        time.sleep(0.02)
+
+
+def _lock(conn: psycopg.Connection, table: Table) -> None:
+    # Before the snapshot: a lock that waited for VACUUM FULL would otherwise read through a snapshot older than it.
+    try:
+        conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(_name(table)))
+    except psycopg.errors.UndefinedTable:
+        raise Gone from None
+
+
+def _select(table: Table, partitioned: bool, where: sql.Composable) -> sql.Composed:
+    # The constant first column keeps a row of NULLs from being an empty line. Children by inheritance are tables of
+    # their own; leaves of a partitioned table are read through it, which needs no right on them.
+    columns = sql.SQL(", ").join([sql.SQL("''"), *(sql.Identifier(c.name) for c in table.columns)])
+    return sql.SQL("COPY (SELECT {} FROM {} {} {}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(
+        columns, sql.SQL("" if partitioned else "ONLY"), _name(table), where
+    )
+
+
+def _name(table: Table) -> sql.Identifier:
+    return sql.Identifier(table.schema, table.name)
+
+
+def _constant(value: object, rows: int, kind: pa.DataType) -> pa.Array:
+    return pa.repeat(pa.scalar(value, kind), rows)
+
+
+def _next_step(step: int, seconds: float, size: int) -> int:
+    """Blocks of the next chunk: toward CHUNK_SECONDS and CHUNK_BYTES, at most doubled at a time."""
+    by_time = CHUNK_SECONDS / max(seconds, 1e-3)
+    by_size = CHUNK_BYTES / max(size, 1)
+    return max(8, int(step * min(2.0, by_time, by_size)))
+
+
+def _one(conn: psycopg.Connection, statement: str) -> int:
+    row = conn.execute(statement.encode()).fetchone()
+    assert row is not None
+    return row[0]
