@@ -1,0 +1,201 @@
+"""What a reader's SQL may do: read the lake's tables, and nothing else.
+
+Three fences, each enough for most attacks. DuckDB's own parser turns the text into a tree, and every node of it must
+be of a known, reading sort: one statement, query nodes only, table functions from a short list. The connection that
+runs it may open only the files that its views name. And its configuration is locked. Errors come back as QueryError,
+without a traceback and without values that the caller's own text did not hold.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from claimhouse.errors import QueryError
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# The query nodes that only read. Newer DuckDB writes inside WITH (INSERT_QUERY_NODE and others).
+QUERY_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
+# The table functions that reach neither files nor network nor the engine's own state.
+TABLE_FUNCTIONS = _words(
+    "range generate_series generate_subscripts unnest repeat repeat_row json_each json_tree regexp_split_to_table "
+    "duckdb_tables duckdb_columns duckdb_schemas duckdb_functions duckdb_types duckdb_keywords"
+)
+# Scalar functions that wait, keep state, or look at the machine.
+FORBIDDEN_FUNCTIONS = _words(
+    "getenv sleep_ms pg_sleep write_log nextval currval setval setseed set_config current_setting getvariable "
+    "json_execute_serialized_sql"
+)
+# Where a query asks for the list of tables rather than for a table.
+CATALOG_SCHEMAS = frozenset({"information_schema", "pg_catalog"})
+CATALOG_TABLES = frozenset({"duckdb_tables", "duckdb_columns", "duckdb_schemas", "sqlite_master"})
+
+_EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b(?:\s+analyze\b|\s*\([^)]*\))?", re.IGNORECASE | re.DOTALL)
+_HINT = "one SELECT, WITH, FROM, VALUES, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN; the lake is never written by a query"
+_FILE = re.compile(r"[/\\:*?]|\.(parquet|csv|tsv|json|jsonl|ndjson|txt|db|duckdb|gz|zst)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One allowed statement: the tables that its text names, as written, and whether it asks for the list of tables."""
+
+    sql: str
+    paths: frozenset[tuple[str, ...]]
+    ctes: frozenset[str]
+    catalog: bool
+
+
+def read(connection: duckdb.DuckDBPyConnection, text: str) -> Statement:
+    """The one reading statement in the text. Raises QueryError for anything else."""
+    try:
+        found = connection.extract_statements(text)
+    except duckdb.Error as error:
+        raise query_error(error, text) from None
+    if len(found) != 1:
+        raise QueryError(f"exactly one statement is allowed, not {len(found)}", hint=_HINT)
+    kind, sql = found[0].type, found[0].query.strip().rstrip(";")
+    if kind == duckdb.StatementType.EXPLAIN:
+        explain = _EXPLAIN.match(sql)
+        tree = _tree(connection, sql[explain.end() :] if explain else sql)
+    elif kind == duckdb.StatementType.SELECT:
+        tree = _tree(connection, sql)
+    elif kind == duckdb.StatementType.MULTI:
+        raise QueryError("a PIVOT must list its columns: PIVOT … ON column IN (…)", hint=_HINT)
+    else:
+        raise QueryError(f"{kind.name.lower()} is not allowed: the session is read-only", hint=_HINT)
+    return _statement(sql, tree)
+
+
+def _tree(connection: duckdb.DuckDBPyConnection, sql: str) -> Mapping[str, Any]:
+    tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()[0][0])
+    if tree["error"] or len(tree["statements"]) != 1:
+        raise QueryError("this statement is not allowed: the session is read-only", hint=_HINT)
+    return tree["statements"][0]
+
+
+def _nodes(tree: Any) -> Iterator[Mapping[str, Any]]:
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            yield node
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+
+
+def _statement(sql: str, tree: Mapping[str, Any]) -> Statement:
+    paths: set[tuple[str, ...]] = set()
+    ctes: set[str] = set()
+    catalog = False
+    for node in _nodes(tree):
+        kind = node.get("type", "")
+        if node.get("class") == "FUNCTION":
+            _check_function(str(node["function_name"]).lower())
+        if not isinstance(kind, str):
+            continue
+        if kind.endswith("_NODE") and kind not in QUERY_NODES:
+            raise QueryError("a query may not write, not even inside WITH", hint=_HINT)
+        if kind == "TABLE_FUNCTION":
+            name = _check_table_function(node)
+            catalog |= name in CATALOG_TABLES
+        elif kind == "SHOW_REF":
+            catalog |= node.get("query") is None
+        elif kind == "BASE_TABLE":
+            path = tuple(node["qualified_name"]["path"])
+            _check_table(path)
+            catalog |= path[-1].lower() in CATALOG_TABLES or any(p.lower() in CATALOG_SCHEMAS for p in path[:-1])
+            paths.add(path)
+        elif "cte_map" in node:
+            ctes.update(entry["key"].lower() for entry in node["cte_map"]["map"])
+    return Statement(sql, frozenset(paths), frozenset(ctes), catalog)
+
+
+def _check_function(name: str) -> None:
+    if name in FORBIDDEN_FUNCTIONS:
+        raise QueryError(f"the function {name} is not allowed in a read-only session", hint=_HINT)
+
+
+def _check_table_function(node: Mapping[str, Any]) -> str:
+    function = node.get("function") or {}
+    name = str(function.get("function_name", "")).lower()
+    if name not in TABLE_FUNCTIONS:
+        raise QueryError(
+            f"the table function {name or 'here'} is not allowed in a read-only session",
+            hint="name the lake's tables; SHOW TABLES lists them",
+        )
+    return name
+
+
+def _check_table(path: tuple[str, ...]) -> None:
+    if len(path) == 1 and path[0].lower() in {"duckdb_settings", "duckdb_secrets", "duckdb_views"}:
+        raise QueryError(f"{path[0]} is not readable in this session", hint="SHOW TABLES lists what is")
+
+
+def looks_like_file(name: str) -> bool:
+    """Whether an unknown table name was meant as a file or an address: then the message says that files are refused."""
+    return bool(_FILE.search(name))
+
+
+def connect(*, threads: int | None = None, memory: str | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection of its own engine: UTC, and nothing taken from variables of the caller's program."""
+    settings: dict[str, Any] = {
+        "python_enable_replacements": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    if threads:
+        settings["threads"] = threads
+    if memory:
+        settings["memory_limit"] = memory
+    connection = duckdb.connect(":memory:", config=settings)
+    connection.execute("SET timezone = 'UTC'")
+    return connection
+
+
+def lock(connection: duckdb.DuckDBPyConnection, files: Iterable[str]) -> None:
+    """From here on the connection opens these files only, and none of its settings moves."""
+    listed = ", ".join(quote_text(f) for f in files)
+    connection.execute(
+        f"SET allowed_paths = [{listed}]; SET enable_external_access = false; SET lock_configuration = true"
+    )
+
+
+def quote(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_text(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def query_error(error: Exception, text: str) -> QueryError:
+    """DuckDB's error as ours: its first line, where in the text it is, and no value that the text does not hold."""
+    message, _, place = str(error).partition("\n\nLINE ")
+    message = re.sub(r"^[A-Z][\w ]* Error: ", "", message)
+    first, _, rest = message.partition("\n")
+    first = _without_values(first, text).rstrip(".!")
+    if place:
+        line, _, excerpt = place.partition(": ")
+        first += f", at line {line}: {_without_values(excerpt.partition(chr(10))[0].strip(), text)}"
+    hint = _without_values(" ".join(rest.split()), text)
+    return QueryError(first[:1].lower() + first[1:], hint=hint or None)
+
+
+def _without_values(message: str, text: str) -> str:
+    def hide(found: re.Match[str]) -> str:
+        return found[0] if found[2] in text else f"{found[1]}…{found[1]}"
+
+    message = re.sub(r"(['\"])(.+?)\1", hide, message)
+    return re.sub(r"with value \S+", "with value …", message)
