@@ -2,10 +2,10 @@
 
     command line  >  CLAIMHOUSE_* environment  >  claimhouse.toml  >  default
 
-The classes below ARE the table: `config show --origin`, `init` and docs/reference/settings.md print from their fields. A
-setting `lake.location` is `[lake] location` in the file and CLAIMHOUSE_LAKE_LOCATION in the environment; one of a source,
-`source.claims.dsn`, is `[source.claims] dsn` and CLAIMHOUSE_SOURCE_CLAIMS_DSN. A name that is in no row of the table is an
-error that names the nearest one.
+The classes below ARE the table: `config show --origin`, `init` and docs/reference/settings.md print from their fields.
+A setting `lake.location` is `[lake] location` in the file and CLAIMHOUSE_LAKE_LOCATION in the environment; one of a
+source, `source.claims.dsn`, is `[source.claims] dsn` and CLAIMHOUSE_SOURCE_CLAIMS_DSN. A name that is in no row of the
+table is an error that names the nearest one.
 
 Passwords have no place in the file: PostgreSQL's own PG* variables, a service file or a passfile supply them, and
 AWS_* variables those of S3. A connection string keeps its password behind a type whose text is masked everywhere.
@@ -22,24 +22,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
+from claimhouse.dsn import Dsn, is_dsn
 from claimhouse.errors import SettingsError, UsageError
 
 FILE = "claimhouse.toml"
 DEFAULT_SOURCE = "main"
-MASK = "***"
 
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h)\Z")
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
-_URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]*):([^\s/]*)@")
-_URL_PARAMETER = re.compile(r"([?&](?:password|sslpassword)=)([^&\s]*)", re.IGNORECASE)
-_KEY_PASSWORD = re.compile(r"((?<![?&\w])(?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s']\S*)", re.IGNORECASE)
+_NAME = re.compile(r"(?!\w*_x)[a-z][a-z0-9_]{0,39}\Z")  # what the lake's spelling of names leaves as it is
 
 
 def parse_duration(text: object) -> float:
-    """Seconds from `25ms`, `2s`, `1.5m`; a bare number is refused, since nobody can tell its unit. Raises ValueError."""
+    """Seconds from `25ms`, `2s`, `1.5m`; a bare number is refused: nobody can tell its unit. Raises ValueError."""
     if found := _DURATION.match(str(text).strip()):
         return float(found[1]) * _UNITS[found[2]]
     raise ValueError("a duration looks like 25ms, 2s or 1m")
@@ -52,34 +49,6 @@ def format_duration(seconds: float) -> str:
         if count >= 1 and abs(count - round(count)) < 1e-6:
             return f"{round(count)}{unit}"
     return f"{seconds:g}s"
-
-
-def mask(text: str) -> str:
-    """The text with every password in it, as URL or as `password=…`, replaced by `***`."""
-    text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
-    text = _URL_PARAMETER.sub(rf"\1{MASK}", text)
-    return _KEY_PASSWORD.sub(rf"\1{MASK}", text)
-
-
-def without_password(dsn: str) -> str:
-    """The connection string less its password."""
-    dsn = _URL_PASSWORD.sub(r"\1@", dsn)
-    dsn = _URL_PARAMETER.sub(lambda m: m[1][0], dsn).replace("?&", "?").rstrip("?&")
-    return _KEY_PASSWORD.sub("", dsn).strip()
-
-
-class Dsn(SecretStr):
-    """A PostgreSQL connection string: str() and repr() are masked, `reveal()` gives libpq what it needs."""
-
-    def _display(self) -> str:
-        return mask(self.get_secret_value())
-
-    def reveal(self) -> str:
-        return self.get_secret_value()
-
-    @property
-    def has_password(self) -> bool:
-        return mask(self.get_secret_value()) != self.get_secret_value()
 
 
 def _listed(value: object) -> object:
@@ -102,30 +71,38 @@ class _Section(BaseModel):
 class Lake(_Section):
     """Where the lake is, and how its storage is reached."""
 
-    location: str = Field("lake", description="a folder, or s3://bucket/prefix; relative to the settings file")
-    endpoint: str | None = Field(None, description="URL of an S3-compatible server; unset: AWS itself")
-    region: str | None = Field(None, description="the bucket's region; keys come from AWS_ACCESS_KEY_ID and its kin")
+    location: str = Field(default="lake", description="a folder, or s3://bucket/prefix; relative to the settings file")
+    endpoint: str | None = Field(default=None, description="URL of an S3-compatible server; unset: AWS itself")
+    region: str | None = Field(
+        default=None, description="the bucket's region; keys come from AWS_ACCESS_KEY_ID and its kin"
+    )
 
 
 class Source(_Section):
     """One operational database; its name in the lake is the section's: `[source.claims]`."""
 
-    dsn: Dsn = Field(Dsn(""), description="connection string without a password; unset: the PG* variables alone")
-    tables: Patterns = Field(["*"], description="patterns of the tables to capture: schema.table, with * and ?")
-    publication: str | None = Field(None, description="publication to use; unset: claimhouse's own, made if allowed")
-    slot: str | None = Field(None, description="replication slot to use; unset: claimhouse_<source>_<lake>")
+    dsn: Dsn = Field(
+        default=Dsn(""), description="connection string without a password; unset: the PG* variables alone"
+    )
+    tables: Patterns = Field(default=[], description="patterns such as claim, sales.*, !audit.*; unset: every table")
+    publication: str | None = Field(
+        default=None, description="publication to use; unset: claimhouse's own, made if allowed"
+    )
+    slot: str | None = Field(default=None, description="replication slot to use; unset: claimhouse_<source>_<lake>")
     freshness: Duration | None = Field(
-        None, description="the longest a commit may wait for its cut; unset: 25ms in a folder, 1s on S3"
+        default=None, description="the longest a commit may wait for its cut; unset: 25ms in a folder, 1s on S3"
     )
     flush: Duration | None = Field(
-        None, description="how often cuts move into the Delta tables; unset: 2s in a folder, 30s on S3"
+        default=None, description="how often cuts move into the Delta tables; unset: 2s in a folder, 30s on S3"
     )
 
 
 class Query(_Section):
     """How questions are answered."""
 
-    format: Format = Field("table", description="what `query` prints: table, json, csv, parquet, arrow or markdown")
+    format: Format = Field(
+        default="table", description="what `query` prints: table, json, csv, parquet, arrow or markdown"
+    )
 
 
 class Settings(_Section):
@@ -137,15 +114,21 @@ class Settings(_Section):
     origins: dict[str, str] = Field(default={}, exclude=True)
     path: Path | None = Field(default=None, exclude=True)
 
+    def timing(self, source: Source) -> tuple[float, float]:
+        """(freshness, flush) of a source in seconds, where unset by where the lake lies."""
+        remote = "://" in self.lake.location and not self.lake.location.startswith("file://")
+        freshness, flush = (1.0, 30.0) if remote else (0.025, 2.0)
+        return source.freshness or freshness, source.flush or flush
+
     def storage_options(self) -> dict[str, str]:
         """What the object store needs beside the location; secrets stay in the environment."""
         options = {}
         if self.lake.endpoint:
-            options["aws_endpoint"] = self.lake.endpoint
+            options["endpoint"] = self.lake.endpoint
             if self.lake.endpoint.startswith("http://"):
-                options["aws_allow_http"] = "true"
+                options["allow_http"] = "true"
         if self.lake.region:
-            options["aws_region"] = self.lake.region
+            options["region"] = self.lake.region
         return options
 
     def warnings(self) -> list[str]:
@@ -256,7 +239,7 @@ def choose(
     environment = os.environ if environment is None else environment
     if name is not None:
         check_name(name)
-    if source is not None and _is_dsn(source):
+    if source is not None and is_dsn(source):
         name = name or DEFAULT_SOURCE
         known = settings.source.get(name, Source())
         return {name: known.model_copy(update={"dsn": Dsn(source)})}
@@ -265,7 +248,9 @@ def choose(
         return {name or wanted: settings.source[wanted]}
     if source is not None:
         near = difflib.get_close_matches(source, settings.source, n=1)
-        hint = f"did you mean {near[0]}?" if near else "give a connection string such as postgresql://user@host/database"
+        hint = (
+            f"did you mean {near[0]}?" if near else "give a connection string such as postgresql://user@host/database"
+        )
         raise UsageError("no source of that name is in the settings", hint=hint)
     if name is None and settings.source:
         return dict(settings.source)
@@ -276,17 +261,23 @@ def choose(
     )
 
 
+def changed(source: Source, name: str, given: Mapping[str, object]) -> Source:
+    """The source with the command line's values over its own. Raises SettingsError."""
+    try:
+        valid = Source.model_validate(given)
+        return source.model_copy(update={key: getattr(valid, key) for key in given})
+    except ValidationError as error:
+        prefix = f"source.{name}."
+        raise _explained(error, {prefix + key: "the command line" for key in given}, prefix) from None
+
+
 def check_name(name: str) -> None:
     """A source's name: lower-case letters, digits and underscores. Raises UsageError."""
     if not _NAME.match(name):
         raise UsageError(
-            "a source's name is a lower-case letter followed by letters, digits or underscores, 40 at most",
+            "a source's name is a lower-case letter followed by letters, digits or underscores (but no _x), 40 at most",
             hint="for example --name claims_eu",
         )
-
-
-def _is_dsn(text: str) -> bool:
-    return "=" in text or "://" in text or not text
 
 
 def _file(path: Path | None, environment: Mapping[str, str]) -> Path | None:
@@ -321,7 +312,7 @@ def _from_file(path: Path) -> Iterator[tuple[str, object]]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """(name, value, variable). Variables of ours whose first word is no section (CLAIMHOUSE_CONFIG) are not settings."""
+    """(name, value, variable). Variables whose first word is no section (CLAIMHOUSE_CONFIG) are not settings."""
     for variable, value in sorted(environment.items()):
         prefix, _, rest = variable.partition("_")
         section, _, key = rest.lower().partition("_")
@@ -356,10 +347,10 @@ def _unknown(name: str, origin: str) -> SettingsError:
     return SettingsError(f"unknown setting {name} in {origin}", hint=hint)
 
 
-def _explained(error: ValidationError, origins: Mapping[str, str]) -> SettingsError:
+def _explained(error: ValidationError, origins: Mapping[str, str], prefix: str = "") -> SettingsError:
     first = error.errors(include_input=False, include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
-    place = next((origins[n] for n in origins if n == name), "the settings")
+    name = prefix + ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
+    place = origins.get(name, "the settings")
     return SettingsError(f"{name} in {place}: {first['msg'].removeprefix('Value error, ').lower()}")
 
 

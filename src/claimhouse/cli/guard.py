@@ -1,8 +1,8 @@
 """The one place where a failure becomes words and an exit code.
 
-An expected failure (`ClaimhouseError`, a wrong option) is told in one line with the next step. An unexpected one is told
-in one line too; its frames go to a file that only the user can read, with passwords and quoted values blanked, because
-messages of libraries quote the data they choked on.
+An expected failure (`ClaimhouseError`, a wrong option) is told in one line with the next step. An unexpected one is
+told in one line too; its frames go to a file that only the user can read, with passwords and quoted values blanked,
+because messages of libraries quote the data they choked on.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ def guarded(arguments: Sequence[str]) -> int:
         return stop.exit_code
     except typer.TyperException as error:
         return _usage(error)
-    except ClaimhouseError as error:
-        fail(str(error), error.hint)
     except KeyboardInterrupt:
         say("stopped")
         return 130
@@ -47,8 +45,15 @@ def guarded(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FINE
     except Exception as error:
-        fail(f"unexpected {type(error).__name__}", f"the details are in {_written(error)}; please report them")
+        fail(*explain(error))
     return ERROR
+
+
+def explain(error: Exception) -> tuple[str, str | None]:
+    """(message, hint) of a failure; an unexpected one is written to a file and its words are not repeated."""
+    if isinstance(error, ClaimhouseError):
+        return str(error), error.hint
+    return f"unexpected {type(error).__name__}", f"the details are in {_written(error)}; please report them"
 
 
 def _invoke(arguments: Sequence[str]) -> None:
@@ -89,7 +94,7 @@ def _written(error: BaseException) -> Path:
 
 
 def _frames(error: BaseException) -> str:
-    from claimhouse.settings import mask
+    from claimhouse.dsn import mask
 
     lines = ["claimhouse failed in a way that nobody expected", ""]
     chain: BaseException | None = error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -30,17 +29,18 @@ def init(
       claimhouse init --source service=claims --name claims --lake s3://bucket/lake
     """
     from claimhouse import settings
+    from claimhouse.dsn import Dsn, without_password
     from claimhouse.errors import UsageError
 
     name = name or settings.DEFAULT_SOURCE
     settings.check_name(name)
-    dsn = settings.Dsn(source or "")
+    dsn = Dsn(source or "")
     if dsn.has_password:
         warn("the password was left out of the file: give it by PGPASSWORD, a service file or a passfile")
-    text = render({"lake.location": lake, "source.<name>.dsn": settings.without_password(dsn.reveal()) or None}, name)
+    text = render({"lake.location": lake, "source.<name>.dsn": without_password(dsn.reveal()) or None}, name)
     try:
-        with os.fdopen(os.open(config, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL), 0o644), "w") as f:
-            f.write(text)
+        with config.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
     except FileExistsError:
         raise UsageError(f"{config} is there already", hint="add --force to replace it") from None
     except OSError as error:
@@ -68,4 +68,4 @@ def render(values: dict[str, str | None], name: str) -> str:
 
 def _toml(text: str, listed: bool) -> str:
     quoted = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return f"[{quoted}]" if listed else quoted
+    return f"[{quoted if text else ''}]" if listed else quoted

@@ -11,14 +11,17 @@ if TYPE_CHECKING:
     from claimhouse.settings import Settings
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Settings file. [default: claimhouse.toml, if it is there]")
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Settings file. [default: claimhouse.toml, if it is there]"),
 ]
 LakeOption = Annotated[
     str | None, typer.Option("--lake", metavar="PATH", help="The lake: a folder or s3://bucket/prefix.")
 ]
 SourceOption = Annotated[
     str | None,
-    typer.Option("--source", metavar="DSN|NAME", help="A PostgreSQL connection string, or a source's name in the settings."),
+    typer.Option(
+        "--source", metavar="DSN|NAME", help="A PostgreSQL connection string, or a source's name in the settings."
+    ),
 ]
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The source's name in the lake. [default: main]")

@@ -1,4 +1,4 @@
-"""How commands speak: talk goes to stderr, data to stdout; colour only where a terminal shows it and NO_COLOR is unset."""
+"""How commands speak: talk goes to stderr, data to stdout; colour only on a terminal without NO_COLOR."""
 
 from __future__ import annotations
 
@@ -54,8 +54,10 @@ def columns(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     grid = [["" if cell is None else cell for cell in row] for row in rows]
     texts = [list(head)] + [[printable(_number(c)).replace("\n", " ") for c in row] for row in grid]
     widths = [max(len(line[i]) for line in texts) for i in range(len(head))]
-    right = [all(isinstance(row[i], int | float | str) and not isinstance(row[i], str) for row in grid) and bool(grid)
-             for i in range(len(head))]
+    right = [
+        all(isinstance(row[i], int | float | str) and not isinstance(row[i], str) for row in grid) and bool(grid)
+        for i in range(len(head))
+    ]
     return "\n".join(
         "  ".join(t.rjust(w) if r else t.ljust(w) for t, w, r in zip(line, widths, right, strict=True)).rstrip()
         for line in texts
