@@ -10,9 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from claimhouse.errors import LakeError
+from claimhouse.lake.lake import Lake, registry_folder
+from claimhouse.lake.storage import Exists
 from claimhouse.table import Table
+
+if TYPE_CHECKING:
+    from claimhouse.lake.owner import Owner
 
 Status = Literal["copying", "live", "errored", "gone"]
 
@@ -50,6 +56,7 @@ class TableState:
     versions: list[Table] = field(default_factory=list)
     since: list[int] = field(default_factory=list)  # the LSN from which each of `versions` holds
     copies: list[Copy] = field(default_factory=list)
+    copies_begun: int = 0
     inexact: list[tuple[int, int]] = field(default_factory=list)
 
     @property
@@ -90,6 +97,7 @@ class Registry:
     slot: str = ""
     publication: str = ""
     database: str = ""
+    surveyed: int = 0  # up to here the shapes are known to be the catalog's
     tables: dict[str, TableState] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
@@ -108,3 +116,28 @@ def _table_state(raw: Mapping[str, Any]) -> TableState:
     fields["copies"] = [Copy(**c) for c in raw["copies"]]
     fields["inexact"] = [(a, b) for a, b in raw["inexact"]]
     return TableState(**fields)
+
+
+def save(owner: Owner, registry: Registry, cut: int) -> str:
+    """Store a registry that holds from that cut on; its object's name, for the cut mark. Raises StorageGone."""
+    data = registry.to_bytes()
+    folder = registry_folder(owner.source)
+    for again in range(1000):
+        name = f"{cut:020d}-{owner.epoch}{f'-{again}' if again else ''}.json"
+        try:
+            owner.lake.store.put_new(f"{folder}/{name}", data)
+        except Exists:
+            if owner.lake.store.get(f"{folder}/{name}") != data:
+                continue  # of an append that failed; no cut names it
+        return name
+    raise LakeError(f"no free name for a registry of cut {cut} of source {owner.source}")
+
+
+def load(lake: Lake, source: str, name: str) -> Registry:
+    """The registry object that a cut mark or a flush record names. Raises LakeError."""
+    try:
+        return Registry.from_bytes(lake.store.get(f"{registry_folder(source)}/{name}"))
+    except KeyError:
+        raise LakeError(f"registry {name} of source {source} is missing", hint="restore it from a copy") from None
+    except (ValueError, TypeError) as error:
+        raise LakeError(f"registry {name} of source {source} is damaged", hint="restore it from a copy") from error

@@ -1,0 +1,149 @@
+"""Which tables a source brings, and whether this source still continues what the lake holds.
+
+Two questions are asked before a stream is opened: is this the server, database and slot that the newest cut came from
+(else nothing is read: a lake never goes on with another history), and which tables match that are not captured yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+
+from claimhouse.change import lsn_text
+from claimhouse.errors import NotReady, SourceLost, UsageError
+from claimhouse.lake.registry import Copy, Registry, TableState
+from claimhouse.lake.tail import CutMark
+from claimhouse.pipeline.options import CaptureOptions
+from claimhouse.postgres import catalog, publication
+from claimhouse.postgres.server import Capabilities, current_lsn
+from claimhouse.table import Table
+
+
+def insist_logical(capabilities: Capabilities) -> None:
+    """Raises NotReady where the server cannot decode its WAL."""
+    if capabilities.wal_level != "logical":
+        raise NotReady(
+            f"wal_level is {capabilities.wal_level}, and must be logical",
+            hint="ALTER SYSTEM SET wal_level = 'logical';  -- then restart the server",
+        )
+    if capabilities.is_standby:
+        raise NotReady(
+            "this server is a standby: a publication cannot be made on it", hint="name the primary as the source"
+        )
+
+
+def insist_continuous(
+    conn: psycopg.Connection, capabilities: Capabilities, registry: Registry, mark: CutMark
+) -> None:
+    """Raises SourceLost unless this source goes on from exactly where the lake's newest cut ends."""
+
+    def lost(what: str, hint: str = "capture it under a new source name (--name), or into a new lake") -> SourceLost:
+        return SourceLost(f"source {registry.source}: {what}", hint=hint)
+
+    end = lsn_text(mark.end_lsn)
+    if capabilities.system_id != registry.system_id:
+        raise lost(
+            f"this is another server (system identifier {capabilities.system_id}) than the one captured so far"
+            f" ({registry.system_id})",
+            "check the DSN; another server belongs under another source name (--name)",
+        )
+    if capabilities.database != registry.database:
+        raise lost(
+            f"this is database {capabilities.database}, the lake holds {registry.database}",
+            "check the DSN; another database belongs under another source name (--name)",
+        )
+    here = current_lsn(conn)
+    if here < mark.end_lsn:
+        raise lost(f"the server is at {lsn_text(here)}, behind the lake's {end}: it was restored from a backup")
+    slot = publication.slot_state(conn, registry.slot)
+    if slot is None or slot.wal_status == "lost":
+        state = "missing" if slot is None else "lost"
+        raise lost(f"slot {registry.slot} is {state}: the changes from {end} to {lsn_text(here)} are gone")
+    if (slot.confirmed_flush_lsn or 0) > mark.end_lsn:
+        moved = lsn_text(slot.confirmed_flush_lsn or 0)
+        raise lost(f"slot {registry.slot} was moved to {moved} by someone else, the lake ends at {end}")
+
+
+class Admission:
+    """Brings matching tables into publication and registry. `admit` may be called again while streaming."""
+
+    def __init__(
+        self,
+        conn: psycopg.Connection,
+        options: CaptureOptions,
+        registry: Registry,
+        refused: Callable[[str, str], None],
+    ) -> None:
+        self.publications: list[str] = []
+        self._conn, self._options, self._registry, self._refused = conn, options, registry, refused
+        self._told: set[str] = set()
+
+    def start(self, *, first: bool) -> tuple[list[TableState], int]:
+        """(new tables, position to stream from). Makes publication and slot on the first start."""
+        described = self._new()
+        if first and not described:
+            raise UsageError(
+                "no table to capture matches " + (", ".join(self._options.tables) or "(all tables)"),
+                hint="patterns look like claim, sales.*, !audit.*; `claimhouse doctor` lists the tables",
+            )
+        position = current_lsn(self._conn)
+        self._publish(described)
+        if first:
+            position = publication.ensure_slot(self._conn, self._registry.slot)
+        return [self._register(t, position) for t in described], position
+
+    def admit(self) -> list[TableState]:
+        """Tables that match and are new since the last look; their P is the position before they are published."""
+        described = self._new()
+        if not described:
+            return []
+        position = current_lsn(self._conn)
+        self._publish(described)
+        return [self._register(t, position) for t in described]
+
+    def _new(self) -> list[Table]:
+        known = {t.oid for t in self._registry.tables.values() if t.status != "gone"}
+        found: list[Table] = []
+        for info in catalog.find_tables(self._conn, self._options.tables):
+            if info.oid in known:
+                continue
+            if info.problem is not None:
+                label = f"{info.schema}.{info.name}"
+                if label not in self._told:
+                    self._told.add(label)
+                    self._refused(label, info.problem)
+                continue
+            table = catalog.describe(self._conn, info.oid)
+            if table is not None:
+                found.append(table)
+        return found
+
+    def _publish(self, fresh: list[Table]) -> None:
+        kept = [s.table for s in self._registry.tables.values() if s.status not in ("gone", "errored")]
+        self.publications = publication.ensure(self._conn, self._registry.publication, [*kept, *fresh])
+
+    def _register(self, table: Table, position: int) -> TableState:
+        state = self._registry.tables.get(table.folder)
+        if state is None:
+            shape = catalog.first_version(table, self._registry.source)
+            state = TableState(table.oid, table.schema, table.name, table.folder, "copying", versions=[shape])
+            state.since.append(position)
+            self._registry.tables[table.folder] = state
+        else:  # dropped, and made again under its old name: the same folder, a new copy
+            shape = catalog.evolve(state.table, table)
+            state.oid, state.status, state.error = table.oid, "copying", None
+            if shape is not None:
+                state.versions.append(shape)
+                state.since.append(position)
+        begin_copy(state, self._registry.incarnation, position)
+        return state
+
+
+def begin_copy(state: TableState, incarnation: int, position: int) -> Copy:
+    """Begins a copy of a table that counts for `position`; one that was under way is given up."""
+    state.copies = [c for c in state.copies if c.exact_from is not None]
+    state.copies_begun += 1
+    copy = Copy(state.copies_begun, incarnation, position)
+    state.copies.append(copy)
+    return copy

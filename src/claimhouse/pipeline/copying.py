@@ -1,0 +1,209 @@
+"""Copies tables beside the stream: one thread, one short transaction after another, its rows handed to the cutter.
+
+The thread owns the order of a copy (fence, chunks, rows whose TOAST values came without, H); the cutter owns the
+registry and everything that is written. Between them are two queues of a few chunks, so memory stays bounded and a
+kill loses at most the chunks that no cut holds yet.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import psycopg
+
+from claimhouse.change import Changes
+from claimhouse.errors import ClaimhouseError
+from claimhouse.lake.registry import Copy
+from claimhouse.postgres import snapshot
+from claimhouse.postgres.server import current_lsn
+from claimhouse.table import Table
+
+KEYS_AT_ONCE = 500
+
+
+@dataclass(slots=True)
+class Missing:
+    """Keys of streamed rows of a table under copy whose unchanged TOAST values did not come along."""
+
+    keys: dict[tuple[str, ...], int] = field(default_factory=dict)  # key texts -> newest end LSN
+    rekeyed: dict[tuple[str, ...], int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Job:
+    """One table to copy: `table` is the shape to read, `copy` its number, P and how far an earlier run came."""
+
+    folder: str
+    table: Table
+    copy: Copy
+    missing: Missing | None = None  # of an earlier run of this copy
+
+
+@dataclass(slots=True)
+class Step:
+    """What a copy tells the cutter: rows, progress, and in the end H (`done`), an error, or that it must start anew."""
+
+    folder: str
+    copy: int
+    changes: Changes | None = None
+    blocks: int = 0
+    total: int = 0
+    filenodes: str = ""
+    sees: str | None = None
+    done: int | None = None
+    error: str | None = None
+    anew: bool = False
+
+
+class Copier(threading.Thread):
+    """Runs copy jobs one after another until stopped. `steps` is read by the cutter."""
+
+    def __init__(self, connect: Callable[[], psycopg.Connection], tell: Callable[[str], None]) -> None:
+        super().__init__(name="claimhouse-copier", daemon=True)
+        self.steps: queue.Queue[Step] = queue.Queue(maxsize=3)
+        self.failed: BaseException | None = None
+        self._jobs: queue.Queue[Job] = queue.Queue()
+        self._connect = connect
+        self._tell = tell
+        self._halt = threading.Event()
+        self._moved = threading.Condition()
+        self._position = 0
+        self._missing: dict[str, Missing] = {}
+        self._busy = 0
+
+    def add(self, job: Job) -> None:
+        with self._moved:
+            self._busy += 1
+            if job.table.identity == "key":
+                self._missing[job.folder] = job.missing or Missing()
+        self._jobs.put(job)
+
+    @property
+    def idle(self) -> bool:
+        return self._busy == 0 and self.steps.empty()
+
+    def watches(self, folder: str) -> bool:
+        """Whether the cutter should report this table's rows with missing values."""
+        return folder in self._missing
+
+    def missing(self, folder: str, keys: list[tuple[str, ...]], rekeyed: list[tuple[str, ...]], lsn: int) -> None:
+        with self._moved:
+            noted = self._missing.get(folder)
+            if noted is not None:
+                noted.keys.update(dict.fromkeys(keys, lsn))
+                noted.rekeyed.update(dict.fromkeys(rekeyed, lsn))
+
+    def reached(self, lsn: int) -> None:
+        """A durable cut holds everything up to this position."""
+        with self._moved:
+            self._position = lsn
+            self._moved.notify_all()
+
+    def stop(self) -> None:
+        self._halt.set()
+        with self._moved:
+            self._moved.notify_all()
+
+    def run(self) -> None:
+        try:
+            while not self._halt.is_set():
+                try:
+                    job = self._jobs.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                with self._connect() as conn:
+                    self._copy(conn, job)
+                with self._moved:
+                    self._missing.pop(job.folder, None)
+                    self._busy -= 1
+        except BaseException as error:  # handed to the cutter, which raises it
+            self.failed = error
+
+    def _copy(self, conn: psycopg.Connection, job: Job) -> None:
+        snapshot.fence(conn, self._halt.is_set, lambda who: self._tell(f"waiting for {who} to end before copying"))
+        if self._halt.is_set():
+            return
+        try:
+            if job.table.identity == "key":
+                self._copy_keyed(conn, job)
+            else:
+                self._copy_whole(conn, job)
+        except (snapshot.Moved, snapshot.Gone):
+            # A rewrite moved the rows, or the shape is another one by now: the cutter starts it again.
+            self._send(Step(job.folder, job.copy.number, anew=True))
+        except ClaimhouseError as error:
+            if error.retry:
+                raise
+            self._send(Step(job.folder, job.copy.number, error=str(error)))
+
+    def _copy_keyed(self, conn: psycopg.Connection, job: Job) -> None:
+        filenodes = job.copy.filenodes or snapshot.storage(conn, job.table.oid).filenodes
+        seq = job.copy.rows
+        for chunk in snapshot.read_chunks(
+            conn,
+            job.table,
+            job.copy.number,
+            job.copy.at,
+            filenodes=filenodes,
+            first_block=job.copy.blocks,
+            first_seq=seq,
+        ):
+            seq += chunk.changes.batch.num_rows
+            self._send(Step(job.folder, job.copy.number, chunk.changes, chunk.blocks, chunk.total, filenodes))
+            if self._halt.is_set():
+                return
+        self._fill(conn, job, seq)
+
+    def _fill(self, conn: psycopg.Connection, job: Job, seq: int) -> None:
+        """Reads rows whose TOAST values neither a chunk nor the stream brought, by key, until none is left."""
+        taken_to, first = 0, True
+        while True:
+            border = current_lsn(conn)
+            self._wait(border)
+            if self._halt.is_set():
+                return
+            with self._moved:
+                noted = self._missing[job.folder]
+                wanted = noted.keys if first else noted.rekeyed
+                keys = [key for key, lsn in wanted.items() if lsn > taken_to]
+            if not keys:
+                break
+            for at in range(0, len(keys), KEYS_AT_ONCE):
+                some = keys[at : at + KEYS_AT_ONCE]
+                changes = snapshot.read_keys(conn, job.table, job.copy.number, job.copy.at, seq, some)
+                seq += changes.batch.num_rows
+                self._send(Step(job.folder, job.copy.number, changes, blocks=-1))
+            taken_to, first = border, False
+        self._send(Step(job.folder, job.copy.number, done=current_lsn(conn)))
+
+    def _copy_whole(self, conn: psycopg.Connection, job: Job) -> None:
+        sees = None
+        for piece in snapshot.read_whole(conn, job.table, job.copy.number, job.copy.at):
+            if isinstance(piece, str):
+                sees = piece
+            else:
+                self._send(Step(job.folder, job.copy.number, piece, sees=sees))
+            if self._halt.is_set():
+                return
+        self._send(Step(job.folder, job.copy.number, sees=sees, done=current_lsn(conn)))
+
+    def _send(self, step: Step) -> None:
+        while not self._halt.is_set():
+            try:
+                self.steps.put(step, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def _wait(self, lsn: int) -> None:
+        deadline = time.monotonic()
+        with self._moved:
+            while self._position < lsn and not self._halt.is_set():
+                self._moved.wait(0.5)
+                if time.monotonic() - deadline > 30:
+                    deadline = time.monotonic()
+                    self._tell("waiting for the stream to pass a copied table's last read")
