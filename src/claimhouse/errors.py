@@ -9,6 +9,7 @@
     │   ├── SlotBusy            another process holds the slot
     │   └── SourceLost          the slot or the timeline no longer continues the lake (repair)
     ├── SourceGone          the connection broke (retry)
+    ├── StorageGone         the lake's storage does not answer or is full (retry)
     ├── LakeError           the lake is damaged or is not a lake (never retried)
     │   ├── NotALake            nothing, or something else, lies at the location
     │   ├── NewerLake           written by a newer claimhouse
@@ -62,6 +63,12 @@ class SourceLost(SourceError):
 
 class SourceGone(ClaimhouseError):
     """The connection to PostgreSQL broke; trying again is right."""
+
+    retry = True
+
+
+class StorageGone(ClaimhouseError):
+    """The lake's storage does not answer, or is full; trying again is right."""
 
     retry = True
 

@@ -44,7 +44,7 @@ class Copy:
 
 @dataclass(slots=True)
 class TableState:
-    """One source table: `versions` are its shapes, oldest first; `inexact` are LSN ranges [from, to) not known exactly."""
+    """One source table. `versions`: shapes, oldest first; `inexact`: LSN ranges [from, to) not known exactly."""
 
     oid: int
     schema: str

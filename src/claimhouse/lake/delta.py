@@ -1,0 +1,225 @@
+"""The lake's use of Delta: what delta-rs leaves to its caller.
+
+delta-rs fsyncs nothing, records an app transaction's number without refusing a repeat, and reads a commit of zero
+bytes as if it held nothing. So: every commit is made durable here before anybody names its version, callers ask
+`recorded` first, and a table is looked at before it is believed. Handles are opened anew for each use: kept ones slow
+down with every commit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import pyarrow as pa
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from claimhouse.errors import LakeError
+from claimhouse.lake.lake import Lake
+
+__all__ = ["CommitFailedError", "DataFile", "append", "checkpoint", "files", "open_table", "overwrite", "recorded"]
+
+CHECKPOINT_EVERY = 20
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+_PROPERTIES = {
+    "delta.enableDeletionVectors": "false",  # delta-rs cannot write them
+    "delta.checkpointInterval": str(CHECKPOINT_EVERY),
+    "delta.logRetentionDuration": "interval 3650 days",  # upkeep decides, by what is still named
+    "delta.deletedFileRetentionDuration": "interval 3650 days",
+}
+_RESTORE = "restore the table's folder from a copy"
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One data file of a table version, with the statistics that readers prune by; None where not known."""
+
+    uri: str
+    rows: int
+    size: int
+    cut: tuple[int, int] | None
+    lsn: tuple[int, int] | None
+    missing: int | None  # rows that have `_missing`
+    schema: tuple[int, int] | None = None
+
+
+def open_table(lake: Lake, key: str, version: int | None = None) -> DeltaTable | None:
+    """A handle on a table, None where there is none yet. Raises LakeError when it is damaged."""
+    uri = lake.store.uri(key)
+    try:
+        table = DeltaTable(uri, version=version, storage_options=lake.store.delta_options)
+    except TableNotFoundError:
+        return None
+    except DeltaError as error:
+        if version is None and not lake.store.list(f"{key}/_delta_log"):
+            return None
+        raise LakeError(f"{key} cannot be opened: {_reason(error)}", hint=_RESTORE) from error
+    last = _commit_key(key, table.version())
+    try:
+        empty = not lake.store.end(last, 1)
+    except KeyError:
+        empty = False  # cleaned up behind a checkpoint
+    if empty:
+        raise LakeError(f"{last} has zero bytes: the newest commit is lost", hint=_RESTORE)
+    return table
+
+
+def recorded(table: DeltaTable | None, app: str) -> int:
+    """The number that an application wrote last into a table, 0 if none."""
+    return (table.transaction_version(app) or 0) if table else 0
+
+
+def append(
+    lake: Lake,
+    key: str,
+    data: pa.Table | pa.RecordBatchReader,
+    app: str,
+    number: int,
+    *,
+    stats: Sequence[str],
+    table: DeltaTable | None = None,
+) -> int:
+    """Append rows as one durable commit that records (app, number); the version made.
+
+    Makes the table on first use, with statistics on the columns `stats`; new columns are added. Raises
+    CommitFailedError when another writer came in between.
+    """
+    return _write(lake, key, data, app, number, stats, table, mode="append", schema_mode="merge")
+
+
+def overwrite(
+    lake: Lake,
+    key: str,
+    data: pa.RecordBatchReader,
+    app: str,
+    number: int,
+    *,
+    stats: Sequence[str],
+    table: DeltaTable | None = None,
+) -> int:
+    """Replace a table's rows and schema as one durable commit; the version made. Older versions stay readable."""
+    return _write(lake, key, data, app, number, stats, table, mode="overwrite", schema_mode="overwrite")
+
+
+def _write(
+    lake: Lake,
+    key: str,
+    data: pa.Table | pa.RecordBatchReader,
+    app: str,
+    number: int,
+    stats: Sequence[str],
+    table: DeltaTable | None,
+    *,
+    mode: Literal["append", "overwrite"],
+    schema_mode: Literal["merge", "overwrite"],
+) -> int:
+    before = table.version() if table else -1
+    where: Any = {} if table else {"storage_options": lake.store.delta_options or None}
+    if table is None:
+        where["configuration"] = {**_PROPERTIES, "delta.dataSkippingStatsColumns": ",".join(stats)}
+    write_deltalake(
+        table or lake.store.uri(key),
+        data,
+        mode=mode,
+        schema_mode=schema_mode,
+        writer_properties=_WRITER,
+        commit_properties=CommitProperties(app_transactions=[Transaction(app, number)]),
+        post_commithook_properties=_NO_HOOKS,
+        **where,
+    )
+    if table is None:
+        table = open_table(lake, key)
+        assert table is not None
+    _sync(lake, key, before + 1, table.version())
+    if table.version() // CHECKPOINT_EVERY > max(before, 0) // CHECKPOINT_EVERY:
+        checkpoint(lake, key, table)
+    return table.version()
+
+
+_WRITER = WriterProperties(compression="ZSTD", compression_level=1)
+
+
+def checkpoint(lake: Lake, key: str, table: DeltaTable) -> None:
+    """Write a durable checkpoint of that version, so that opening stays cheap."""
+    table.create_checkpoint()
+    log = f"{key}/_delta_log"
+    if lake.store.local:
+        lake.store.sync([f"{log}/{table.version():020d}.checkpoint.parquet", f"{log}/_last_checkpoint"])
+
+
+def _sync(lake: Lake, key: str, first: int, last: int) -> None:
+    """Make the commits first … last and the files that they added durable."""
+    if not lake.store.local:
+        return
+    for version in range(first, last + 1):
+        commit = _commit_key(key, version)
+        lake.store.sync([*(f"{key}/{path}" for path in _added(lake, commit)), commit])
+
+
+def _added(lake: Lake, commit: str) -> Iterator[str]:
+    for line in lake.store.get(commit).splitlines():
+        action = json.loads(line)
+        if "add" in action:
+            yield action["add"]["path"]
+
+
+def files(lake: Lake, key: str, version: int | None) -> tuple[DataFile, ...]:
+    """The data files of a table version, in order of their cuts. Empty for version None. Raises LakeError."""
+    return _files(_Ask(lake, key), version) if version is not None else ()
+
+
+class _Ask:
+    """A table of a lake as a cache's key: the lake's id and the table's key count, not the handle."""
+
+    __slots__ = ("key", "lake")
+
+    def __init__(self, lake: Lake, key: str) -> None:
+        self.lake, self.key = lake, key
+
+    def __hash__(self) -> int:
+        return hash((self.lake.lake_id, self.key))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Ask) and (self.lake.lake_id, self.key) == (other.lake.lake_id, other.key)
+
+
+@lru_cache(maxsize=512)
+def _files(ask: _Ask, version: int) -> tuple[DataFile, ...]:
+    table = open_table(ask.lake, ask.key, version)
+    if table is None:
+        raise LakeError(f"{ask.key} is missing, but a flush record names it", hint=_RESTORE)
+    rows = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    found = [_file(ask.lake.store.uri(f"{ask.key}/{row['path']}"), row) for row in rows]
+    return tuple(sorted(found, key=lambda f: (f.cut or (0, 0), f.uri)))
+
+
+def _file(uri: str, row: dict) -> DataFile:
+    def span(name: str) -> tuple[int, int] | None:
+        low, high = row.get(f"min.{name}"), row.get(f"max.{name}")
+        return None if low is None or high is None else (low, high)
+
+    nulls = row.get("null_count._missing")
+    missing = None if nulls is None else row["num_records"] - nulls
+    return DataFile(
+        uri, row["num_records"], row["size_bytes"], span("_cut"), span("_end_lsn"), missing, span("_schema")
+    )
+
+
+def _commit_key(key: str, version: int) -> str:
+    return f"{key}/_delta_log/{version:020d}.json"
+
+
+def _reason(error: Exception) -> str:
+    """The kind of a delta-rs error; its text may quote a path or a value."""
+    return type(error).__name__

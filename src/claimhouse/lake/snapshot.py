@@ -1,0 +1,195 @@
+"""One consistent view of a source: a flush record plus the cuts up to one mark, no lock taken.
+
+The newest cut object names its flush record, and both are immutable; the only thing that can happen meanwhile is that
+the owner drops flushed cuts, and then taking the view starts again. A whole cut is seen or none of it, so no reader
+meets half a transaction, also across tables.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from claimhouse.change import TRANSACTIONS, log_schema
+from claimhouse.errors import LakeError
+from claimhouse.lake import delta, flushes, tail
+from claimhouse.lake import registry as registries
+from claimhouse.lake.delta import DataFile
+from claimhouse.lake.flushes import FlushRecord
+from claimhouse.lake.lake import Lake, changes_key, current_key
+from claimhouse.lake.registry import Registry, TableState
+from claimhouse.lake.tail import Cut, CutMark
+
+_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class LakeSnapshot:
+    """What a reader sees of one source at cut `mark.cut`."""
+
+    lake: Lake
+    source: str
+    mark: CutMark
+    record: FlushRecord | None
+    registry: Registry
+    cuts: tuple[Cut, ...] = field(repr=False)
+
+    @property
+    def flushed(self) -> int:
+        """The cut up to which `changes` holds everything; the tail holds the rest. 0: nothing is flushed."""
+        return self.record.cut if self.record else 0
+
+    def tail(self, folder: str) -> pa.Table | None:
+        """A table's rows since the flush in order of the log, or None. Schema: `schema_of` its state."""
+        batches = [b for cut in self.cuts for _, b in cut.batches(folder)]
+        if not batches:
+            return None
+        state = self.registry.tables[folder]
+        return merged(batches, schema_of(state))
+
+    def tail_transactions(self) -> pa.Table:
+        """The transactions since the flush, schema TRANSACTIONS and `cut`."""
+        found = []
+        for cut in self.cuts:
+            table = cut.transactions()
+            number = pa.array([cut.mark.cut] * table.num_rows, pa.int64())
+            found.append(table.append_column(pa.field("cut", pa.int64()), number))
+        return pa.concat_tables(found) if found else _NO_TRANSACTIONS
+
+    def changes_files(
+        self, folder: str, cut_from: int | None = None, cut_to: int | None = None, lsn_to: int | None = None
+    ) -> list[DataFile]:
+        """The log's files that can hold rows with `_cut` from … to (both included) and `_end_lsn` up to `lsn_to`."""
+        version = self.record.table(folder).changes if self.record else None
+        found = delta.files(self.lake, changes_key(self.source, folder), version)
+        return [f for f in found if _may_hold(f, cut_from, cut_to, lsn_to)]
+
+    def current_files(self, folder: str) -> list[DataFile]:
+        """The files of the table's `current` at the record's version; empty if it has none."""
+        version = self.record.table(folder).current if self.record else None
+        return list(delta.files(self.lake, current_key(self.source, folder), version))
+
+    def tail_missing(self, folder: str) -> int:
+        """How many of a table's rows in the tail lack an unchanged TOAST value."""
+        return sum(cut.mark.missing(folder) for cut in self.cuts)
+
+
+def take(lake: Lake, source: str, cut: int | None = None) -> LakeSnapshot:
+    """The newest view of a source, or that of a cut whose object still exists.
+
+    Raises LakeError when the source has no cut yet, or the asked one is no longer in the tail.
+    """
+    for _ in range(_TRIES):
+        numbers = tail.cut_numbers(lake, source)
+        if not numbers or (cut is not None and cut not in numbers):
+            what = "no cut yet" if cut is None else f"no cut {cut} in its tail"
+            raise LakeError(f"source {source} has {what}", hint="`claimhouse status` shows what there is")
+        try:
+            return _take(lake, source, numbers[-1] if cut is None else cut)
+        except KeyError:
+            continue  # dropped since the listing
+    raise LakeError(f"the tail of source {source} has a gap that does not close", hint="restore its cuts from a copy")
+
+
+def _take(lake: Lake, source: str, number: int) -> LakeSnapshot:
+    newest = _CUTS.get(lake, source, number)
+    mark = newest.mark
+    record = _records(lake, source, mark.flush)
+    first = record.cut + 1 if record else 1
+    _CUTS.forget_before(lake, source, first)
+    cuts = [_CUTS.get(lake, source, n) for n in range(first, number)]
+    if first <= number:
+        cuts.append(newest)
+    return LakeSnapshot(lake, source, mark, record, _registry(lake, source, mark.registry), tuple(cuts))
+
+
+def schema_of(state: TableState) -> pa.Schema:
+    """The log's columns over all shapes of a table: what `changes` has once every shape was flushed."""
+    fields: dict[str, pa.Field] = {}
+    for table in state.versions:
+        for column in log_schema(table):
+            fields.setdefault(column.name, column)
+    return pa.schema(list(fields.values()))
+
+
+def merged(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Batches of several shapes as one table of a wider schema; absent columns are NULL."""
+    tables = [pa.Table.from_batches(group) for group in _by_schema(batches)]
+    wide = [schema.empty_table(), *tables]
+    return pa.concat_tables(wide, promote_options="default").select(schema.names)
+
+
+def _by_schema(batches: list[pa.RecordBatch]) -> list[list[pa.RecordBatch]]:
+    groups: list[list[pa.RecordBatch]] = []
+    for batch in batches:
+        if groups and groups[-1][0].schema.equals(batch.schema):
+            groups[-1].append(batch)
+        else:
+            groups.append([batch])
+    return groups
+
+
+def _may_hold(file: DataFile, cut_from: int | None, cut_to: int | None, lsn_to: int | None) -> bool:
+    if file.cut and cut_from is not None and file.cut[1] < cut_from:
+        return False
+    if file.cut and cut_to is not None and file.cut[0] > cut_to:
+        return False
+    return not (file.lsn and lsn_to is not None and file.lsn[0] > lsn_to)
+
+
+class _CutCache:
+    """Cuts that this process has opened and checked; they never change, so only their number is bounded."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._lock = threading.Lock()
+        self._found: OrderedDict[tuple[str, str, int], Cut] = OrderedDict()
+
+    def get(self, lake: Lake, source: str, number: int) -> Cut:
+        name = (lake.lake_id, source, number)
+        with self._lock:
+            if found := self._found.get(name):
+                return found
+        opened = tail.open_cut(lake, source, number)
+        with self._lock:
+            self._found[name] = opened
+            while len(self._found) > self.size:
+                self._found.popitem(last=False)
+        return opened
+
+    def forget_before(self, lake: Lake, source: str, number: int) -> None:
+        """Let go of flushed cuts, and with them of the disk space that a dropped but mapped object holds."""
+        with self._lock:
+            for name in [n for n in self._found if n[:2] == (lake.lake_id, source) and n[2] < number]:
+                del self._found[name]
+
+
+_CUTS = _CutCache(1024)
+_RECORDS: OrderedDict[tuple[str, str, int], FlushRecord] = OrderedDict()
+_REGISTRIES: OrderedDict[tuple[str, str, str], Registry] = OrderedDict()
+
+
+def _records(lake: Lake, source: str, flush: int) -> FlushRecord | None:
+    if not flush:
+        return None
+    name = (lake.lake_id, source, flush)
+    if name not in _RECORDS:
+        _RECORDS[name] = flushes.load(lake, source, flush)
+        while len(_RECORDS) > 64:
+            _RECORDS.popitem(last=False)
+    return _RECORDS[name]
+
+
+def _registry(lake: Lake, source: str, name: str) -> Registry:
+    known = (lake.lake_id, source, name)
+    if known not in _REGISTRIES:
+        _REGISTRIES[known] = registries.load(lake, source, name)
+        while len(_REGISTRIES) > 64:
+            _REGISTRIES.popitem(last=False)
+    return _REGISTRIES[known]
+
+
+_NO_TRANSACTIONS = TRANSACTIONS.append(pa.field("cut", pa.int64())).empty_table()

@@ -1,0 +1,402 @@
+"""Where a lake's objects lie: a local folder or an S3 bucket, with one promise that the whole format rests on.
+
+`put_new` creates an object only if it does not exist, whole or not at all, and returns once it is durable. Locally
+that is: temp file in the same folder, write, fsync, link (fails if the name is taken), unlink, fsync of the folder. On
+S3 it is a conditional PUT; where its answer was lost, the object is read back and compared.
+
+DO put data in a temp file of the same folder, fsync it, link it, fsync the folder.
+DON'T rename over a name (it replaces silently), and don't believe a name whose folder was never fsynced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import obstore
+import pyarrow as pa
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import S3Store as ObjectStore
+
+from claimhouse.errors import LakeError, SettingsError, StorageGone
+from claimhouse.failpoint import armed, hit
+
+Bytes = bytes | memoryview | pa.Buffer
+_TEMP = ".tmp"
+
+
+class Exists(LakeError):
+    """An object of that name is already there."""
+
+
+def open_store(location: str | os.PathLike[str], options: Mapping[str, str] | None = None) -> Store:
+    """The store behind a lake's location: a folder's path, or `s3://bucket/prefix`.
+
+    Options of S3 (each falls back to the AWS_* environment): endpoint, region, allow_http, access_key_id,
+    secret_access_key, session_token. Raises SettingsError.
+    """
+    text = os.fspath(location)
+    if text.startswith("s3://"):
+        return BucketStore(text, options or {})
+    if "://" in text and not text.startswith("file://"):
+        raise SettingsError(
+            f"a lake cannot lie at {text.split('://')[0]}://", hint="use a folder or s3://bucket/prefix"
+        )
+    return FolderStore(Path(text.removeprefix("file://")))
+
+
+class Store:
+    """Objects by key (`control/lake.json`); keys use `/` on every system."""
+
+    local: bool
+    location: str
+    delta_options: dict[str, str]
+
+    def put_new(self, key: str, data: Bytes, mark: str = "") -> None:
+        """Create an object durably. `mark` is the prefix of this write's failpoints.
+
+        Raises Exists, StorageGone.
+        """
+        raise NotImplementedError
+
+    def get(self, key: str) -> bytes:
+        """An object's bytes. Raises KeyError."""
+        raise NotImplementedError
+
+    def open(self, key: str) -> pa.Buffer:
+        """An object's bytes as mapped memory that stays readable after the object is deleted. Raises KeyError."""
+        raise NotImplementedError
+
+    def end(self, key: str, size: int) -> bytes:
+        """The last `size` bytes of an object, or all of a smaller one. Raises KeyError."""
+        raise NotImplementedError
+
+    def exists(self, key: str) -> bool:
+        raise NotImplementedError
+
+    def list(self, prefix: str) -> list[str]:
+        """The names of the objects that lie directly in a folder, sorted."""
+        raise NotImplementedError
+
+    def folders(self, prefix: str) -> list[str]:
+        """The names of the folders that lie directly in a folder, sorted."""
+        raise NotImplementedError
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects, in this order; what is absent is no error."""
+        raise NotImplementedError
+
+    def uri(self, key: str) -> str:
+        """How delta-rs and DuckDB name that key."""
+        raise NotImplementedError
+
+    def sync(self, keys: Iterable[str]) -> None:
+        """Make objects durable that another library wrote, and the folders that hold them."""
+
+    def sweep(self, prefix: str) -> None:
+        """Remove what a killed writer left half-written in a folder."""
+
+
+class FolderStore(Store):
+    """A lake in a local folder."""
+
+    local = True
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        self.location = str(self.root)
+        self.delta_options = {}
+        self._anchored: set[Path] = set()
+
+    def put_new(self, key: str, data: Bytes, mark: str = "") -> None:
+        target = self.root / key
+        try:
+            self._make(target.parent)
+            self._write(target, memoryview(data), mark)
+        except FileExistsError:
+            raise Exists(f"{key} already exists") from None
+        except OSError as error:
+            raise _gone(key, error) from error
+
+    def _write(self, target: Path, data: memoryview, mark: str) -> None:
+        temp = target.with_name(
+            f".{target.name}.{os.getpid()}-{threading.get_ident()}-{random.getrandbits(32):x}{_TEMP}"
+        )
+        if mark:
+            hit(f"{mark}.before_write")
+        handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            try:
+                if mark and armed(f"{mark}.half_written"):
+                    _write_all(handle, data[: len(data) // 2])
+                if mark:
+                    hit(f"{mark}.half_written")
+                _write_all(handle, data)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            if mark:
+                hit(f"{mark}.before_link")
+            os.link(temp, target)
+        finally:
+            with contextlib.suppress(OSError):
+                temp.unlink()
+        _fsync(target.parent)
+        if mark:
+            hit(f"{mark}.after_link")
+
+    def _make(self, folder: Path) -> None:
+        if folder not in self._anchored or not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._anchor(folder)
+
+    def _anchor(self, folder: Path) -> None:
+        """Make a folder's own name durable, and those of the folders above it; once in a process."""
+        for inner in (folder, *folder.parents):
+            if inner in self._anchored or (inner != self.root and self.root not in inner.parents):
+                break
+            with contextlib.suppress(PermissionError):
+                _fsync(inner.parent)
+            self._anchored.add(inner)
+
+    def get(self, key: str) -> bytes:
+        try:
+            return (self.root / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise KeyError(key) from None
+
+    def open(self, key: str) -> pa.Buffer:
+        try:
+            return _mapped(str(self.root / key))
+        except (FileNotFoundError, NotADirectoryError):
+            raise KeyError(key) from None
+
+    def end(self, key: str, size: int) -> bytes:
+        try:
+            with (self.root / key).open("rb") as file:
+                length = file.seek(0, os.SEEK_END)
+                file.seek(max(0, length - size))
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            raise KeyError(key) from None
+
+    def exists(self, key: str) -> bool:
+        return (self.root / key).exists()
+
+    def list(self, prefix: str) -> list[str]:
+        return sorted(e.name for e in self._entries(prefix) if not e.name.endswith(_TEMP) and e.is_file())
+
+    def folders(self, prefix: str) -> list[str]:
+        return sorted(e.name for e in self._entries(prefix) if e.is_dir())
+
+    def _entries(self, prefix: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.root / prefix) as found:
+                return list(found)
+        except FileNotFoundError:
+            return []
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            (self.root / key).unlink(missing_ok=True)
+
+    def uri(self, key: str) -> str:
+        return str(self.root / key)
+
+    def sync(self, keys: Iterable[str]) -> None:
+        leaves: set[Path] = set()
+        for key in keys:
+            path = self.root / key
+            _fsync(path)
+            leaves.add(path.parent)
+        for leaf in leaves:
+            _fsync(leaf)
+            self._anchor(leaf)
+
+    def sweep(self, prefix: str) -> None:
+        for entry in self._entries(prefix):
+            if entry.name.startswith(".") and entry.name.endswith(_TEMP):
+                with contextlib.suppress(FileNotFoundError):
+                    Path(entry.path).unlink()
+
+
+class BucketStore(Store):
+    """A lake in an S3 bucket, or in what speaks S3."""
+
+    local = False
+    attempts = 7
+
+    def __init__(self, location: str, options: Mapping[str, str]) -> None:
+        parts = urlsplit(location)
+        self.location = location.rstrip("/")
+        self.prefix = parts.path.strip("/")
+        given = {
+            "endpoint": _option(options, "endpoint", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+            "region": _option(options, "region", "AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1",
+            "access_key_id": _option(options, "access_key_id", "AWS_ACCESS_KEY_ID"),
+            "secret_access_key": _option(options, "secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+            "session_token": _option(options, "session_token", "AWS_SESSION_TOKEN"),
+        }
+        config: Any = {f"aws_{name}": value for name, value in given.items() if value}
+        http = str(_option(options, "allow_http", "AWS_ALLOW_HTTP") or "false").lower() in ("1", "true", "yes")
+        self.delta_options = {name.upper(): value for name, value in config.items()}
+        if given["endpoint"]:
+            self.delta_options["AWS_ENDPOINT_URL"] = self.delta_options.pop("AWS_ENDPOINT")
+        self.delta_options |= {"AWS_ALLOW_HTTP": str(http).lower(), "AWS_CONDITIONAL_PUT": "etag"}
+        client: Any = {"allow_http": http, "timeout": timedelta(seconds=120), "connect_timeout": timedelta(seconds=10)}
+        self._reads = ObjectStore(
+            parts.netloc,
+            prefix=self.prefix or None,
+            config=config,
+            client_options=client,
+            retry_config={"max_retries": self.attempts, "retry_timeout": timedelta(seconds=120)},
+        )
+        # A repeated conditional PUT must be ours to judge, so the client itself repeats none.
+        once: Any = {"max_retries": 0}
+        self._writes = ObjectStore(
+            parts.netloc, prefix=self.prefix or None, config=config, client_options=client, retry_config=once
+        )
+
+    def put_new(self, key: str, data: Bytes, mark: str = "") -> None:
+        if mark:
+            hit(f"{mark}.before_write")
+            hit(f"{mark}.half_written")
+            hit(f"{mark}.before_link")
+        body = memoryview(data).tobytes()
+        unsure = False  # an attempt may have succeeded although its answer did not come
+        for attempt in range(self.attempts):
+            if attempt:
+                time.sleep(min(5.0, 0.1 * 2**attempt) * random.uniform(0.5, 1.0))
+            try:
+                obstore.put(self._writes, key, body, mode="create")
+                break
+            except AlreadyExistsError:
+                if self._lost(key, body, unsure):
+                    break
+            except (PermissionDeniedError, UnauthenticatedError) as error:
+                raise _refused(key, error) from error
+            except BaseError as error:
+                unsure, last = True, error
+                if attempt == self.attempts - 1:
+                    raise _gone(key, last) from last
+        else:
+            raise StorageGone(f"{key} could not be created: the storage contradicts itself", hint="try again")
+        if mark:
+            hit(f"{mark}.after_link")
+
+    def _lost(self, key: str, body: bytes, unsure: bool) -> bool:
+        """Whether the object that stands in the way is our own. Raises Exists when it is another's."""
+        try:
+            found = self.get(key)
+        except KeyError:
+            return False  # S3 answers 409 while another PUT of the key is under way: try again
+        if unsure and found == body:
+            return True
+        raise Exists(f"{key} already exists")
+
+    def get(self, key: str) -> bytes:
+        with _reading(key):
+            return bytes(obstore.get(self._reads, key).bytes())
+
+    def open(self, key: str) -> pa.Buffer:
+        """Small objects in memory, larger ones in an unlinked temp file, so that memory stays bounded."""
+        with _reading(key):
+            answer = obstore.get(self._reads, key)
+            if answer.meta["size"] <= 4 << 20:
+                return pa.py_buffer(bytes(answer.bytes()))
+            with tempfile.NamedTemporaryFile(prefix="claimhouse-") as file:
+                for chunk in answer.stream(4 << 20):
+                    file.write(chunk)
+                file.flush()
+                return _mapped(file.name)
+
+    def end(self, key: str, size: int) -> bytes:
+        with _reading(key):
+            return bytes(obstore.get(self._reads, key, options={"range": {"suffix": size}}).bytes())
+
+    def exists(self, key: str) -> bool:
+        try:
+            with _reading(key):
+                obstore.head(self._reads, key)
+        except KeyError:
+            return False
+        return True
+
+    def list(self, prefix: str) -> list[str]:
+        with _reading(prefix):
+            found = obstore.list_with_delimiter(self._reads, prefix)
+            return sorted(meta["path"].rpartition("/")[2] for meta in found["objects"])
+
+    def folders(self, prefix: str) -> list[str]:
+        with _reading(prefix):
+            found = obstore.list_with_delimiter(self._reads, prefix)
+            return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            with contextlib.suppress(KeyError), _reading(key):
+                obstore.delete(self._reads, key)
+
+    def uri(self, key: str) -> str:
+        return f"{self.location}/{key}"
+
+
+def _option(options: Mapping[str, str], name: str, *variables: str) -> str | None:
+    for candidate in (name, f"aws_{name}", f"AWS_{name.upper()}"):
+        if options.get(candidate):
+            return str(options[candidate])
+    return next((os.environ[v] for v in variables if os.environ.get(v)), None)
+
+
+@contextlib.contextmanager
+def _reading(key: str) -> Any:
+    """Map what an object store says to our errors."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise KeyError(key) from None
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise _refused(key, error) from error
+    except BaseError as error:
+        raise _gone(key, error) from error
+
+
+def _refused(key: str, error: Exception) -> LakeError:
+    return LakeError(f"the storage refuses {key} ({type(error).__name__})", hint="check the rights and AWS_* variables")
+
+
+def _gone(key: str, error: Exception) -> StorageGone:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
+    hint = "free some space; the run goes on where it stopped" if full else "check the storage, then run again"
+    return StorageGone(f"{key} could not be read or written: {reason}", hint=hint)
+
+
+def _write_all(handle: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(handle, data) :]
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _mapped(path: str) -> pa.Buffer:
+    if Path(path).stat().st_size == 0:
+        return pa.py_buffer(b"")
+    with pa.memory_map(path) as file:
+        return file.read_buffer()
