@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from claimhouse.cli import config, init
+from claimhouse.cli import config, init, run
 
 app = typer.Typer(
     name="claimhouse",
@@ -37,4 +37,5 @@ def root(
 
 
 app.command()(init.init)
+app.command()(run.run)
 app.add_typer(config.app, name="config")
