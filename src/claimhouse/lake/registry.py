@@ -42,6 +42,9 @@ class Copy:
     rows: int = 0
 
 
+OPEN_END = 1 << 62  # the end of a range that is not exact until a new copy is complete
+
+
 @dataclass(slots=True)
 class TableState:
     """One source table. `versions`: shapes, oldest first; `inexact`: LSN ranges [from, to) not known exactly."""
@@ -58,6 +61,7 @@ class TableState:
     copies: list[Copy] = field(default_factory=list)
     copies_begun: int = 0
     inexact: list[tuple[int, int]] = field(default_factory=list)
+    storage: dict[str, Any] = field(default_factory=dict)  # what betrays a rewrite: postgres.catalog.Mark
 
     @property
     def table(self) -> Table:

@@ -7,6 +7,7 @@ Two questions are asked before a stream is opened: is this the server, database 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import psycopg
 
@@ -33,9 +34,7 @@ def insist_logical(capabilities: Capabilities) -> None:
         )
 
 
-def insist_continuous(
-    conn: psycopg.Connection, capabilities: Capabilities, registry: Registry, mark: CutMark
-) -> None:
+def insist_continuous(conn: psycopg.Connection, capabilities: Capabilities, registry: Registry, mark: CutMark) -> None:
     """Raises SourceLost unless this source goes on from exactly where the lake's newest cut ends."""
 
     def lost(what: str, hint: str = "capture it under a new source name (--name), or into a new lake") -> SourceLost:
@@ -82,6 +81,7 @@ class Admission:
     def start(self, *, first: bool) -> tuple[list[TableState], int]:
         """(new tables, position to stream from). Makes publication and slot on the first start."""
         described = self._new()
+        storage = catalog.marks(self._conn, [t.oid for t in described])
         if first and not described:
             raise UsageError(
                 "no table to capture matches " + (", ".join(self._options.tables) or "(all tables)"),
@@ -91,16 +91,17 @@ class Admission:
         self._publish(described)
         if first:
             position = publication.ensure_slot(self._conn, self._registry.slot)
-        return [self._register(t, position) for t in described], position
+        return [self._register(t, position, storage) for t in described], position
 
     def admit(self) -> list[TableState]:
         """Tables that match and are new since the last look; their P is the position before they are published."""
         described = self._new()
         if not described:
             return []
+        storage = catalog.marks(self._conn, [t.oid for t in described])
         position = current_lsn(self._conn)
         self._publish(described)
-        return [self._register(t, position) for t in described]
+        return [self._register(t, position, storage) for t in described]
 
     def _new(self) -> list[Table]:
         known = {t.oid for t in self._registry.tables.values() if t.status != "gone"}
@@ -108,34 +109,33 @@ class Admission:
         for info in catalog.find_tables(self._conn, self._options.tables):
             if info.oid in known:
                 continue
-            if info.problem is not None:
-                label = f"{info.schema}.{info.name}"
-                if label not in self._told:
-                    self._told.add(label)
-                    self._refused(label, info.problem)
-                continue
-            table = catalog.describe(self._conn, info.oid)
-            if table is not None:
-                found.append(table)
+            reason = info.problem or info.ignored
+            if reason is None:
+                found.append(catalog.describe(self._conn, info.oid, source=self._registry.source))
+            elif info.label not in self._told:
+                self._told.add(info.label)
+                self._refused(info.label, reason)
         return found
 
     def _publish(self, fresh: list[Table]) -> None:
         kept = [s.table for s in self._registry.tables.values() if s.status not in ("gone", "errored")]
         self.publications = publication.ensure(self._conn, self._registry.publication, [*kept, *fresh])
 
-    def _register(self, table: Table, position: int) -> TableState:
+    def _register(self, table: Table, position: int, storage: dict[int, catalog.Mark]) -> TableState:
         state = self._registry.tables.get(table.folder)
         if state is None:
-            shape = catalog.first_version(table, self._registry.source)
+            shape = replace(table, version=1)
             state = TableState(table.oid, table.schema, table.name, table.folder, "copying", versions=[shape])
             state.since.append(position)
             self._registry.tables[table.folder] = state
         else:  # dropped, and made again under its old name: the same folder, a new copy
-            shape = catalog.evolve(state.table, table)
+            shape = catalog.evolve(state.table, table, earlier=state.versions[:-1])
             state.oid, state.status, state.error = table.oid, "copying", None
             if shape is not None:
                 state.versions.append(shape)
                 state.since.append(position)
+        if table.oid in storage:
+            state.storage = storage[table.oid].to_json()
         begin_copy(state, self._registry.incarnation, position)
         return state
 

@@ -17,23 +17,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import psycopg
 import pyarrow as pa
 
 from claimhouse import failpoint
 from claimhouse.change import Changes, Decoded, old_name
-from claimhouse.errors import SourceGone
-from claimhouse.lake import deadletters
-from claimhouse.lake.flushes import load_record
+from claimhouse.errors import SourceError, SourceGone
+from claimhouse.lake import deadletters, flushes, registry, snapshot
 from claimhouse.lake.lake import Lake, create
 from claimhouse.lake.owner import claim
-from claimhouse.lake.registry import Registry, TableState, load_registry, save_registry
-from claimhouse.lake.tail import CutMark, Part, Tail
+from claimhouse.lake.registry import OPEN_END, Registry, TableState
+from claimhouse.lake.tail import CutMark, Part, Tail, cut_numbers, read_mark
 from claimhouse.pipeline.admission import Admission, begin_copy, insist_continuous, insist_logical
 from claimhouse.pipeline.copying import Copier, Job, Missing, Step
 from claimhouse.pipeline.flushing import Flusher
 from claimhouse.pipeline.options import CaptureOptions, Summary
-from claimhouse.pipeline.shapes import Shapes
+from claimhouse.pipeline.shapes import Shapes, Survey
 from claimhouse.postgres import catalog, ddl_trigger, publication
 from claimhouse.postgres.pgoutput import Decoder
 from claimhouse.postgres.server import Capabilities, Xids, connect, current_lsn, explained
@@ -91,7 +89,7 @@ class _Pending:
 
     changes: list[Changes] = field(default_factory=list)
     transactions: list[pa.RecordBatch] = field(default_factory=list)
-    parts: list[tuple[Part, int]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     errors: list[tuple[str, int, str]] = field(default_factory=list)
     end_lsn: int = 0
     max_committed_at: int = 0
@@ -110,7 +108,7 @@ class _Run:
         self.open_parts: list[Part] = []
         self.to_copy: list[TableState] = []
         self.heights: dict[str, int] = {}  # folder -> H of a copy that has ended
-        self.survey: tuple[int, dict[int, tuple[Table | None, int]]] | None = None
+        self.survey: tuple[int, Survey] | None = None
         self.target: int | None = None
         self.idle_to = 0
         self.surveyed_once = False
@@ -126,7 +124,9 @@ class _Run:
             stack.callback(self.stream.close)
             # The slot is ours from here on, nobody else reads it: only now is an earlier owner replaced.
             self.owner = claim(self.lake, self.options.source)
-            self.tail.own(self.owner)
+            self.tail = Tail(self.lake, self.options.source, self.owner)
+            if self.tail.last() != self.mark:
+                raise SourceGone("an earlier owner made a cut while it was replaced")
             self.decoder = Decoder(
                 self.shapes.resolve, self.xids, spill_bytes=self.options.spill_bytes, on_message=self._message
             )
@@ -145,8 +145,8 @@ class _Run:
         options, conn = self.options, self.admin
         capabilities = Capabilities.of(conn)
         insist_logical(capabilities)
-        self.tail = Tail(self.lake, options.source)
-        self.mark: CutMark | None = self.tail.last()
+        numbers = cut_numbers(self.lake, options.source)
+        self.mark: CutMark | None = read_mark(self.lake, options.source, numbers[-1]) if numbers else None
         first = self.mark is None
         self.record = None
         self.registry_name = ""
@@ -162,13 +162,13 @@ class _Run:
             )
         else:
             self.registry_name = self.mark.registry
-            self.registry = load_registry(self.lake, options.source, self.registry_name)
+            self.registry = registry.load(self.lake, options.source, self.registry_name)
             if self.mark.flush:
-                self.record = load_record(self.lake, options.source, self.mark.flush)
+                self.record = flushes.load(self.lake, options.source, self.mark.flush)
             insist_continuous(conn, capabilities, self.registry, self.mark)
         self.summary.slot = self.registry.slot
         self.xids = Xids.of(conn)
-        self.shapes = Shapes(self.registry, lambda oid: catalog.describe(self.admin, oid), self._copy_anew)
+        self.shapes = Shapes(self.registry, self._describe, self._copy_anew)
         self.admission = Admission(conn, options, self.registry, self._refused)
         self._resume_copies()
         fresh, position = self.admission.start(first=first)
@@ -181,6 +181,12 @@ class _Run:
         if options.once:
             self.target = current_lsn(conn)
         self._look(time.monotonic())
+
+    def _describe(self, oid: int) -> Table | None:
+        try:
+            return catalog.describe(self.admin, oid, source=self.options.source)
+        except SourceError:
+            return None
 
     def _refused(self, label: str, reason: str) -> None:
         self.summary.refused[label] = reason
@@ -232,7 +238,7 @@ class _Run:
             self.open_parts.append(self.tail.put_part(decoded.changes))
             return
         if self.open_parts:
-            pending.parts += [(part, decoded.end_lsn) for part in self.open_parts]
+            pending.parts += [replace(part, end_lsn=decoded.end_lsn) for part in self.open_parts]
             self.open_parts = []
         pending.changes += decoded.changes
         pending.errors += decoded.errors
@@ -263,7 +269,9 @@ class _Run:
         pending, self.pending = self.pending, _Pending()
         end = max(self.position, pending.end_lsn, self.idle_to if not self.open_parts else 0)
         for folder, lsn, message in pending.errors:
-            deadletters.put(self.lake, self.options.source, (self.mark.cut if self.mark else 0) + 1, folder, lsn, message)
+            deadletters.put(
+                self.lake, self.options.source, (self.mark.cut if self.mark else 0) + 1, folder, lsn, message
+            )
             self.shapes.errored(folder, lsn, message)
         if self.survey is not None and self.survey[0] <= end:
             (lsn, found), self.survey = self.survey, None
@@ -271,7 +279,7 @@ class _Run:
         self._complete_copies(end)
         if self.shapes.dirty or not self.registry_name:
             number = (self.mark.cut if self.mark else 0) + 1
-            self.registry_name = save_registry(self.lake, self.registry, number, self.owner)
+            self.registry_name = registry.save(self.owner, self.registry, number)
             self.saved = Registry.from_bytes(self.registry.to_bytes())
             self.shapes.dirty = False
         record = self.flusher.record
@@ -347,7 +355,7 @@ class _Run:
         if self.surveyed_once:
             self._admitted(self.admission.admit())
         self.surveyed_once = True
-        found = self.shapes.survey(catalog.fingerprints(self.admin, self.shapes.oids()))
+        found = self.shapes.survey(catalog.marks(self.admin, self.shapes.oids()))
         self.survey = (current_lsn(self.admin), found)
 
     def _caught_up(self, target: int) -> bool:
@@ -429,6 +437,7 @@ class _Run:
             if height <= end:
                 state = self.registry.tables[folder]
                 state.copies[-1].exact_from = height
+                state.inexact = [(a, height if b == OPEN_END else b) for a, b in state.inexact]
                 if state.status == "copying":
                     state.status = "live"
                 del self.heights[folder]
@@ -442,10 +451,8 @@ class _Run:
 
     def _missing_so_far(self, state: TableState) -> Missing:
         """What an earlier run of this copy had noted, read back from the log."""
-        from claimhouse.lake.snapshot import take
-
         noted = Missing()
-        for table, batch in take(self.lake, self.options.source).missing_rows(state, state.copies[-1].at):
+        for table, batch in snapshot.take(self.lake, self.options.source).missing_rows(state, state.copies[-1].at):
             keys, rekeyed = missing_keys(Changes(table, batch))
             noted.keys.update(dict.fromkeys(keys, self.position))
             noted.rekeyed.update(dict.fromkeys(rekeyed, self.position))
@@ -465,7 +472,7 @@ class _Run:
             record = self.flusher.flush_now()
             if record is not None and record.flush != self.mark.flush:
                 self._cut()
-        self.stream.confirm(self.position, now=True)
+        self.stream.confirm(self.position, flush=True)
         self.summary.errored = {s.label: s.error or "" for s in self.registry.tables.values() if s.status == "errored"}
         slot = publication.slot_state(self.admin, self.registry.slot)
         self.summary.held_bytes = slot.retained_bytes if slot is not None else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 from claimhouse.errors import ClaimhouseError, Fenced
 from claimhouse.lake import changes, current, upkeep

@@ -8,13 +8,25 @@ trigger's word is exact: what the other two bring leaves a range of positions na
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from claimhouse.errors import ClaimhouseError
-from claimhouse.lake.registry import Registry, TableState
-from claimhouse.postgres.catalog import evolve
+from claimhouse.lake.registry import OPEN_END, Registry, TableState
+from claimhouse.postgres.catalog import Mark, evolve
 from claimhouse.postgres.pgoutput import Relation
 from claimhouse.table import Column, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a survey found of a table that had so many `versions` then."""
+
+    table: Table | None
+    versions: int
+    mark: Mark | None
+
+
+Survey = dict[int, Finding]
 
 
 class Shapes:
@@ -36,7 +48,7 @@ class Shapes:
         self._copy_anew = copy_anew
         self._by_oid: dict[int, TableState] = {}
         self._seen: dict[int, int] = {}
-        self._prints: dict[int, str] = {}
+        self._again: set[int] = set()
         self.index()
 
     def index(self) -> None:
@@ -69,42 +81,48 @@ class Shapes:
             self._take(state, described, lsn, exact=True)
             self._seen[state.oid] = lsn
 
-    def survey(self, fingerprints: dict[int, str]) -> dict[int, tuple[Table | None, int]]:
-        """What the catalog shows of each table whose fingerprint moved since the last survey (None: it is gone).
+    def survey(self, marks: dict[int, Mark]) -> Survey:
+        """What the catalog shows of each table whose mark moved since the last survey (None: it is gone).
 
         To be applied once the stream has passed the moment of the look: what the stream itself tells comes first.
         """
-        found: dict[int, tuple[Table | None, int]] = {}
+        found: Survey = {}
         for oid, state in self._by_oid.items():
-            fingerprint = fingerprints.get(oid)
-            if state.status != "gone" and (fingerprint is None or self._prints.get(oid) != fingerprint):
-                described = self._describe(oid) if fingerprint is not None else None
-                found[oid] = (described, len(state.versions))
-                if fingerprint is not None:
-                    self._prints[oid] = fingerprint
+            mark = marks.get(oid)
+            if mark is None:
+                found[oid] = Finding(None, len(state.versions), None)
+            elif mark.to_json() != state.storage or oid in self._again:
+                self._again.discard(oid)
+                described = self._describe(oid)
+                if described is not None:  # else it went between the two looks: the next survey tells
+                    found[oid] = Finding(described, len(state.versions), mark)
         return found
 
-    def apply(self, found: dict[int, tuple[Table | None, int]], lsn: int) -> None:
+    def apply(self, found: Survey, lsn: int) -> None:
         """Takes over a survey that was made before the position `lsn`, which the stream has passed now."""
-        for oid, (described, versions) in found.items():
+        for oid, finding in found.items():
             state = self._by_oid.get(oid)
             if state is None:
                 continue
-            if described is None:
+            self.dirty = True
+            if finding.table is None or finding.mark is None:
                 state.status, state.error = "gone", "the table was dropped at the source"
                 state.inexact.append((self.known_to(state), lsn))
                 self._by_oid.pop(oid)
-                self.dirty = True
                 continue
-            if (state.schema, state.name) != (described.schema, described.name):
-                state.schema, state.name = described.schema, described.name
-                self.dirty = True
+            state.schema, state.name = finding.table.schema, finding.table.name
             if state.status == "errored":
                 continue
-            if len(state.versions) == versions:
-                self._take(state, described, lsn, exact=False)
-            else:
-                self._prints.pop(oid, None)  # the stream told of a newer shape meanwhile: look again
+            if len(state.versions) != finding.versions:
+                self._again.add(oid)  # the stream told of a newer shape meanwhile: look again
+                continue
+            known = self.known_to(state)
+            copying = self._take(state, finding.table, lsn, exact=False)
+            rewritten = finding.mark.rewritten_since(Mark.from_json(state.storage)) if state.storage else False
+            state.storage = finding.mark.to_json()
+            if rewritten and not copying and state.status != "errored":
+                state.inexact.append((known, OPEN_END))
+                self._copy_anew(state, lsn)
         self.registry.surveyed = max(self.registry.surveyed, lsn)
 
     def known_to(self, state: TableState) -> int:
@@ -119,23 +137,24 @@ class Shapes:
             self.dirty = True
 
     def _take(self, state: TableState, described: Table, lsn: int, *, exact: bool) -> bool:
+        """Appends the next version if there is one; whether the table is copied anew because of it."""
         try:
-            shape = evolve(state.table, described)
+            shape = evolve(state.table, described, earlier=state.versions[:-1])
         except ClaimhouseError as error:
             self.errored(state.folder, lsn, str(error))
-            return True
+            return False
         if shape is None:
             return False
-        old = state.table
-        known = self.known_to(state)
+        known, anew = self.known_to(state), reshaped(state.table, shape)
         state.versions.append(shape)
         state.since.append(lsn)
         self.dirty = True
-        if not exact and known < lsn:
-            state.inexact.append((known, lsn))
-        if rewritten(old, shape):
+        if anew:
+            state.inexact.append((lsn if exact else known, OPEN_END))
             self._copy_anew(state, lsn)
-        return True
+        elif not exact and known < lsn:
+            state.inexact.append((known, lsn))
+        return anew
 
 
 def agrees(shape: Table, relation: Relation) -> bool:
@@ -145,18 +164,12 @@ def agrees(shape: Table, relation: Relation) -> bool:
     return known == sent
 
 
-def rewritten(old: Table, new: Table) -> bool:
-    """Whether old rows show other values than those that the log has for them, apart from a default filled in."""
+def reshaped(old: Table, new: Table) -> bool:
+    """Whether the log's rows no longer tell what old rows show: another identity, or values of another kind."""
     if old.identity != new.identity or [c.attnum for c in old.key] != [c.attnum for c in new.key]:
         return True
-    before = {c.attnum: c for c in old.columns}
-    for column in new.columns:
-        was = before.get(column.attnum)
-        if was is None:
-            continue
-        if was.physical != column.physical or (was.type_oid, was.typmod) != (column.type_oid, column.typmod):
-            return True
-    return False
+    before = {c.attnum: c.physical for c in old.columns}
+    return any(before.get(c.attnum, c.physical) != c.physical for c in new.columns)
 
 
 def _from_relation(relation: Relation, described: Table | None, last: Table) -> Table:

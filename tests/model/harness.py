@@ -1,0 +1,213 @@
+"""One round of the model-based test: an application writes, capture is killed again and again, then all is compared.
+
+Capture runs in a process of its own that is killed with SIGKILL at a random moment, or kills itself at a failpoint.
+Processes come from a fork server that has everything imported, so a restart costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from claimhouse import failpoint
+from claimhouse.errors import NotExact
+from claimhouse.lake.lake import open_lake
+from claimhouse.lake.snapshot import take
+from claimhouse.postgres import ddl_trigger
+from claimhouse.query.session import Session
+from tests.model.workload import Application, State, normal
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["claimhouse.pipeline.capture", "tests.model.harness"])
+
+KILLS = 4
+
+
+def capture_process(
+    dsn: str, location: str, once: bool, failpoint_name: str, log: str, options: dict[str, Any], spill_bytes: int
+) -> None:
+    """What the captured process runs: exit code 0 done, 3 a claimhouse error (told in the log)."""
+    from claimhouse.errors import ClaimhouseError
+    from claimhouse.pipeline import Capture, CaptureOptions
+
+    os.environ.pop("CLAIMHOUSE_FAILPOINT", None)
+    failpoint.arm(failpoint_name)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    asked = CaptureOptions(
+        "main",
+        dsn,
+        location,
+        options,
+        freshness=0.005,
+        flush_interval=0.15,
+        once=once,
+        spill_bytes=spill_bytes,
+    )
+    try:
+        Capture(asked).run(stop)
+    except ClaimhouseError as error:
+        Path(log).write_text(f"{type(error).__name__}: {error}\n{error.hint or ''}")
+        os._exit(3)
+    except BaseException:
+        import traceback
+
+        Path(log).write_text(traceback.format_exc())
+        os._exit(4)
+    os._exit(0)
+
+
+@dataclass(slots=True)
+class Round:
+    """`kills` and `compared` are counted, so that a test can insist that they happened."""
+
+    seed: int
+    dsn: str
+    folder: Path
+    trigger: bool | None = None
+    location: str = ""
+    storage_options: dict[str, str] = field(default_factory=dict)
+    steps: int = 120
+    kills: int = 0
+    failpoints: list[str] = field(default_factory=list)
+    compared: int = 0
+    left_out: int = 0
+
+    def play(self) -> None:
+        rng = random.Random(self.seed)
+        location = self.location or str(self.folder / "lake")
+        self.location = location
+        app = Application(self.dsn, rng)
+        app.start()
+        try:
+            if self.trigger is None:
+                self.trigger = rng.random() < 0.5
+            if self.trigger:
+                with psycopg.connect(self.dsn, autocommit=True) as admin:
+                    admin.execute(ddl_trigger.install_sql())
+            spill = rng.choice([1 << 11, 1 << 14, 64 << 20])
+            for _ in range(KILLS):
+                armed = rng.choice(failpoint.NAMES) + f":{rng.randint(1, 4)}" if rng.random() < 0.6 else ""
+                with self._process(False, armed, spill) as process:
+                    self._drive(app, rng, process, self.steps // KILLS)
+            app.settle()
+            self._run_once(spill)
+            self._compare(app.states)
+            self._log_rows_are_there_once()
+        finally:
+            app.close()
+
+    def _drive(self, app: Application, rng: random.Random, process: Any, steps: int) -> None:
+        """Writes beside the running process, then sees it dead."""
+        for _ in range(steps):
+            app.step()
+            if rng.random() < 0.3:
+                time.sleep(rng.random() * 0.03)
+            if not process.is_alive():
+                break
+        time.sleep(rng.random() * 0.4)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+        process.join(20)
+        if process.exitcode != -signal.SIGKILL:
+            raise AssertionError(f"capture ended by itself ({process.exitcode}): {self._log()}")
+        self.kills += 1
+
+    @contextmanager
+    def _process(self, once: bool, armed: str, spill: int) -> Iterator[Any]:
+        if armed:
+            self.failpoints.append(armed)
+        process = _context.Process(
+            target=capture_process,
+            args=(self.dsn, self.location, once, armed, str(self.folder / "log"), self.storage_options, spill),
+            daemon=True,
+        )
+        process.start()
+        try:
+            yield process
+        finally:
+            if process.is_alive():
+                process.kill()
+            process.join(20)
+
+    def _run_once(self, spill: int) -> None:
+        with self._process(True, "", spill) as process:
+            process.join(90)
+            if process.exitcode != 0:
+                raise AssertionError(f"--once ended with {process.exitcode}: {self._log()}")
+
+    def _log(self) -> str:
+        log = self.folder / "log"
+        return log.read_text() if log.exists() else "(no log)"
+
+    # --- comparing
+
+    def _compare(self, states: list[State]) -> None:
+        lake = open_lake(self.location, self.storage_options)
+        registry = take(lake, "main").registry
+        self._compare_state(Session(lake), states[-1], "now")
+        for state in states:
+            exact: dict[tuple[str, str], tuple[list[str], Any]] = {}
+            for table in registry.tables.values():
+                name = (table.schema, table.name)
+                if name not in state.tables:
+                    continue
+                copy = table.copy_at(state.lsn)
+                blurred = any(a <= state.lsn < b for a, b in table.inexact)
+                if copy is None or blurred:
+                    self.left_out += 1
+                else:
+                    exact[name] = state.tables[name]
+            if exact:
+                with Session(lake, at=_lsn(state.lsn)) as session:
+                    self._compare_state(session, State(state.lsn, exact), f"at {_lsn(state.lsn)}")
+
+    def _compare_state(self, session: Session, state: State, when: str) -> None:
+        for (schema, name), (columns, rows) in state.tables.items():
+            text = sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, name)).as_string(None)
+            table = session.sql(text).arrow()
+            assert table.column_names == columns, (self.seed, when, schema, name, table.column_names, columns)
+            held = normal(list(zip(*(c.to_pylist() for c in table.columns), strict=True)) if table.num_rows else [])
+            if held != rows:
+                extra = [r for r in held if r not in rows][:3]
+                lacking = [r for r in rows if r not in held][:3]
+                raise AssertionError(
+                    f"seed {self.seed}: {schema}.{name} {when}: lake {len(held)} rows, PostgreSQL {len(rows)};"
+                    f" only in the lake {extra}; only in PostgreSQL {lacking}"
+                )
+            self.compared += 1
+
+    def _log_rows_are_there_once(self) -> None:
+        """Every streamed row stands once in the log, and as often as its transaction counted."""
+        lake = open_lake(self.location, self.storage_options)
+        snapshot = take(lake, "main")
+        with Session(lake) as session:
+            for folder in snapshot.registry.tables:
+                log = session.log(folder)
+                if log is None:
+                    continue
+                doubled = log.query(
+                    "log",
+                    "SELECT count(*) FROM (SELECT 1 FROM log GROUP BY _incarnation, _end_lsn, _seq, _copy"
+                    " HAVING count(*) > 1)",
+                ).fetchone()
+                assert doubled == (0,), (self.seed, folder, doubled)
+
+
+def _lsn(lsn: int) -> str:
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+__all__ = ["NotExact", "Round", "capture_process"]

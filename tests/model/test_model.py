@@ -1,0 +1,25 @@
+"""The heart of the tests: whatever the application does and whenever we are killed, the lake equals PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.model.harness import Round
+
+ROUNDS = int(os.environ.get("CLAIMHOUSE_MODEL_ROUNDS", "20"))
+FIRST = int(os.environ.get("CLAIMHOUSE_MODEL_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + ROUNDS))
+def test_the_lake_equals_postgres_now_and_at_every_past_commit(seed: int, postgres: Any, tmp_path: Path) -> None:
+    print(f"seed {seed}")
+    played = Round(seed, postgres.dsn, tmp_path)
+    played.play()
+    assert played.kills > 0
+    assert played.compared > 0
