@@ -63,7 +63,9 @@ class Database:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     """The session's server: not crash-safe, so tests that pull its plug start one of their own."""
     folder = tmp_path_factory.mktemp("postgres")
-    watcher = subprocess.Popen([sys.executable, "-c", _WATCH, str(folder)], stdin=subprocess.PIPE, start_new_session=True)
+    watcher = subprocess.Popen(
+        [sys.executable, "-c", _WATCH, str(folder)], stdin=subprocess.PIPE, start_new_session=True
+    )
     running = Embedded(folder, fast=True).start()
     yield running
     running.stop(wait=5.0)
@@ -91,7 +93,9 @@ def _drop(admin: psycopg.Connection[Any], database: Database) -> None:
     for _ in range(200):
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
         with suppress(psycopg.errors.ObjectInUse):
-            admin.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s", [name])
+            admin.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s", [name]
+            )
             break
         time.sleep(0.02)
     admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -26,12 +26,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from claimhouse.errors import SettingsError, SourceError
 
@@ -71,7 +73,7 @@ class Embedded:
         self.account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._settings = {**SETTINGS, **(FAST if fast else {}), **(settings or {})}
         self._programs = programs
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
 
     @property
     def data(self) -> Path:
@@ -81,7 +83,7 @@ class Embedded:
     @property
     def dsn(self) -> str:
         """Where the server listens, as superuser `postgres`; the password is in the passfile that it names."""
-        return psycopg.conninfo.make_conninfo(
+        return make_conninfo(
             host="127.0.0.1",
             port=(self.folder / "port").read_text().strip(),
             user="postgres",
@@ -180,7 +182,7 @@ class Embedded:
         text = "".join(f"{name} = '{value}'\n" for name, value in lines.items())
         self._write_as_owner(self.data / "claimhouse.conf", text)
         with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 [str(self.programs / "postgres"), "-D", str(self.data.resolve())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -190,7 +192,6 @@ class Embedded:
                 **self._identity(),
             )
         # It ends by itself where children of a killed server still hold the shared memory: the caller tries again.
-        process = self._process
         _until(lambda: process.poll() is not None or self._answers(0), max(deadline - time.monotonic(), 1.0))
         if process.poll() is not None:
             time.sleep(0.2)
@@ -233,29 +234,34 @@ class Embedded:
         if self.account is not None:
             os.chown(folder, self.account.pw_uid, self.account.pw_gid)
 
-    def _identity(self) -> dict[str, object]:
+    def _identity(self) -> dict[str, Any]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
         if self.account is None:
             return {"env": environment}
-        groups: list[int] = []
-        return {
-            "env": environment,
-            "user": self.account.pw_uid,
-            "group": self.account.pw_gid,
-            "extra_groups": groups,
-        }
+        return {"env": environment, "user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": []}
 
     def _call(self, program: str, *arguments: str, text: str | None = None) -> None:
         path = program if "/" in program else str(self.programs / program)
         done = subprocess.run(
-            [path, *(a for a in arguments if a)], input=text, text=True, capture_output=True, cwd="/", **self._identity()
+            [path, *(a for a in arguments if a)],
+            input=text,
+            text=True,
+            capture_output=True,
+            cwd="/",
+            **self._identity(),
         )
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines()
             raise SourceError(f"{program} failed for {self.folder}: {said[-1] if said else done.returncode}")
 
     def _write_as_owner(self, path: Path, text: str, *, append: bool = False) -> None:
-        self._call("/bin/sh", "-c", f'umask 077; cat {">>" if append else ">"} "$0"', str(path.parent.resolve() / path.name), text=text)
+        self._call(
+            "/bin/sh",
+            "-c",
+            f'umask 077; cat {">>" if append else ">"} "$0"',
+            str(path.parent.resolve() / path.name),
+            text=text,
+        )
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -335,8 +341,7 @@ def _write_secret(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _until(done: object, patience: float) -> None:
-    assert callable(done)
+def _until(done: Callable[[], bool], patience: float) -> None:
     deadline = time.monotonic() + patience
     while not done() and time.monotonic() < deadline:
         time.sleep(0.02)

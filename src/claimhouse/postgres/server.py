@@ -1,10 +1,10 @@
-"""How we speak to a PostgreSQL server: one way to connect, one place that asks what it can do, one that reads its errors.
+"""How we speak to a PostgreSQL server: one way to connect, one place that asks what it can do and reads its errors.
 
-Every session reads values in the same spelling whatever a role or a database has set (SESSION), resolves no name through
+Every session reads values in the same spelling whatever a role or a database has set (SESSION), resolves no name by
 a search path, and gives up its locks soon. What the server says is turned into our errors here: broken connections are
 worth trying again, refusals are not, and nothing shows a password or a row's value.
 
-Positions are `int` (change.lsn_text prints them). Transaction ids on the wire have 32 bits; `Xids` finds the 64-bit one.
+Positions are `int` (change.lsn_text prints them). Transaction ids on the wire have 32 bits; `Xids` finds all 64.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _OURS = ("application_name", "client_encoding")  # the rest of _LINK gives way t
 
 # A failed connection tells no SQLSTATE, only text: these are worth no second try.
 _REFUSED = re.compile(
-    r"authentication|no pg_hba.conf entry|does not exist|not permitted to log in|no password|permission denied"
-    r"|certificate|SSL|definition of service|invalid (connection|port)|must be superuser|pg_hba|too long",
+    r"authentication(?! due to timeout)|no pg_hba.conf entry|does not exist|not permitted to log in|no password"
+    r"|permission denied|certificate|does not support SSL|definition of service|invalid (connection|port)|must be ",
     re.IGNORECASE,
 )
 
@@ -83,13 +83,13 @@ def connect(
 
 
 def shown(dsn: str) -> str:
-    """The DSN as it may be shown: without passwords, and never more than its own text says."""
+    """The DSN as it may be shown: who and where, never a password."""
     try:
         given = _parsed(dsn)
     except SettingsError:
         return "(a malformed DSN)"
-    words = {k: "***" if "password" in k else v for k, v in given.items()}
-    return make_conninfo("", **words) or "(PG* variables)"
+    words = {k: given[k] for k in ("service", "user", "host", "port", "dbname") if k in given}
+    return make_conninfo("", **words) or "the server that the PG* variables name"
 
 
 @contextmanager
@@ -151,7 +151,7 @@ class Capabilities:
     senders_used: int
     max_slot_wal_keep_mb: int  # -1: without bound
     decoding_work_mem_kb: int
-    output_plugin_libraries: str | None  # None: the server has no such setting
+    output_plugin_libraries: str | None  # None: no such setting, or hidden from our role
     synchronized_standby_slots: str | None
     clock: float  # the server's, seconds since 1970
 
@@ -182,7 +182,8 @@ SELECT current_setting('server_version_num')::int AS version, current_setting('s
        current_database()::text AS database, current_setting('server_encoding') AS encoding,
        current_user::text AS role, r.rolsuper AS superuser,
        r.rolsuper OR r.rolreplication OR EXISTS (
-           SELECT FROM pg_catalog.pg_roles m WHERE m.rolname IN ('rds_replication', 'cloudsqlsuperuser', 'azure_pg_admin')
+           SELECT FROM pg_catalog.pg_roles m
+           WHERE m.rolname IN ('rds_replication', 'cloudsqlsuperuser', 'azure_pg_admin')
            AND pg_has_role(current_user, m.oid, 'USAGE')) AS replication,
        has_database_privilege(current_database(), 'CREATE') AS may_create,
        current_setting('wal_level') AS wal_level, pg_is_in_recovery() AS is_standby,
@@ -196,15 +197,16 @@ SELECT current_setting('server_version_num')::int AS version, current_setting('s
        (SELECT setting::int FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size') AS max_slot_wal_keep_mb,
        (SELECT setting::int FROM pg_catalog.pg_settings WHERE name = 'logical_decoding_work_mem')
            AS decoding_work_mem_kb,
-       current_setting('output_plugin_libraries', true) AS output_plugin_libraries,
-       current_setting('synchronized_standby_slots', true) AS synchronized_standby_slots,
+       (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'output_plugin_libraries') AS output_plugin_libraries,
+       (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'synchronized_standby_slots')
+           AS synchronized_standby_slots,
        extract(epoch FROM clock_timestamp())::float8 AS clock
 FROM pg_catalog.pg_roles r WHERE r.rolname = current_user
 """
 
 
 class Xids:
-    """64-bit transaction ids from the 32 bits on the wire: of all that end in these bits, the one nearest to a reference.
+    """64-bit transaction ids from the 32 bits on the wire: of all that end in these, the one nearest to a reference.
 
     The reference starts at the server's next id and moves forward with what is seen. Right as long as the WAL read lies
     less than 2^31 transactions behind it, which PostgreSQL's own wraparound limit ensures.
@@ -276,7 +278,8 @@ def _set(name: str, value: str) -> sql.Composed:
 
 
 def _unconnected(error: psycopg.Error, dsn: str) -> ClaimhouseError:
-    said = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    said = next((line for line in lines if "FATAL:" in line), lines[0]).rpartition("FATAL:")[2].strip()
     message = f"cannot connect to {shown(dsn)}: {said}"
     if isinstance(error, psycopg.errors.ConnectionTimeout) or not _REFUSED.search(str(error)):
         return SourceGone(message, hint="is the server running, and reachable from here?")
