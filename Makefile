@@ -5,6 +5,7 @@ DURATION ?=
 RATE ?= 50
 MINUTES ?= 8
 ROUNDS ?=
+SEED ?=
 PYTEST ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,14 +22,14 @@ help: ## list the targets
 demo: $(VENV)/.run ## a PostgreSQL with a claims book, captured live; DURATION=30 ends by itself
 	@$(BIN)/claimhouse demo --rate $(RATE) $(if $(DURATION),--duration $(DURATION)s)
 
-test: $(VENV)/.dev ## all embedded tests
-	@$(BIN)/python -m pytest -m "not model and not stack and not browser" $(PYTEST)
+test: $(VENV)/.dev ## all embedded tests, 20 rounds of the model among them
+	@$(BIN)/python -m pytest -m "not stack and not browser" $(PYTEST)
 
-model: $(VENV)/.dev ## the model-based test for MINUTES=8, or ROUNDS=n
-	@CLAIMHOUSE_MODEL_MINUTES=$(MINUTES) CLAIMHOUSE_MODEL_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -s -m model $(PYTEST)
+model: $(VENV)/.dev ## the model-based test for MINUTES=8, or ROUNDS=n, from SEED=n
+	@$(BIN)/python tests/soak.py --minutes $(MINUTES) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
 
-soak: ## the model-based test for an hour (MINUTES=60)
-	@$(MAKE) --no-print-directory model MINUTES=$(if $(filter file,$(origin MINUTES)),60,$(MINUTES))
+soak: ## the model-based test for an hour, or MINUTES=n
+	@$(MAKE) --no-print-directory model MINUTES=$(if $(filter command line,$(origin MINUTES)),$(MINUTES),60)
 
 bench: $(VENV)/.dev ## the figures, into build/bench.json
 	@$(BIN)/python -m bench $(BENCH)
