@@ -5,6 +5,7 @@ below, row by row. A list in the lake has one dimension that starts at 1: what h
 here and keeps its text in `_exact`.
 """
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import re

@@ -5,6 +5,7 @@ beyond 9999, NaN in a decimal, an odd array), the parser refuses, and only then 
 stand-in, and their text is returned beside the column as `exact`.
 """
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from datetime import UTC, date, datetime

@@ -4,7 +4,10 @@
 as numbers, bit by bit (NaN equals NaN, -0 is not 0).
 """
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -98,7 +101,7 @@ def _literals(values: pa.Array, kind: str) -> pa.Array:
     return pa.array(texts, pa.string())
 
 
-def _bits(numbers: list[float | str | None], kind: str) -> np.ndarray:
+def _bits(numbers: Sequence[float | str | None], kind: str) -> np.ndarray:
     """Floats, or their spellings, as integers that are equal where the floats are the same (n int64, n + 1 bits)."""
     type_, view = (np.float32, np.uint32) if kind == "float4" else (np.float64, np.uint64)
     floats = np.array([0.0 if n is None else float(n) for n in numbers], np.float64).astype(type_)
@@ -116,4 +119,4 @@ def _same_list(value: list[float | None] | None, exact: str | None, text: str | 
     if exact is not None or value is None or text is None:
         return exact == text
     wanted = arrays.parse(text)
-    return wanted is not None and list(_bits(value, kind)) == list(_bits(list(wanted), kind))
+    return wanted is not None and list(_bits(value, kind)) == list(_bits(wanted, kind))
