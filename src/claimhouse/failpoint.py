@@ -11,6 +11,9 @@ import os
 import signal
 
 NAMES: tuple[str, ...] = (
+    "cut.before_append",
+    "cut.before_confirm",
+    "cut.after_confirm",
     "tail.before_write",
     "tail.half_written",
     "tail.before_link",
@@ -25,38 +28,33 @@ NAMES: tuple[str, ...] = (
     "fold.before_commit",
     "fold.after_commit",
     "drop.midway",
-    "cut.before_append",
-    "cut.before_confirm",
-    "cut.after_confirm",
 )
 
-
-def _parse(setting: str) -> tuple[str, int]:
-    name, _, count = setting.partition(":")
-    if name and name not in NAMES:
-        raise ValueError(f"no failpoint is called {name!r}")
-    return name, int(count or 1)
-
-
-_name, _left = _parse(os.environ.get("CLAIMHOUSE_FAILPOINT", ""))
+_name, _left = "", 0
 
 
 def arm(setting: str) -> None:
-    """Sets what the environment variable sets, in a process that is running already."""
+    """Arm the place that `name` or `name:count` says, none for an empty text. Raises ValueError."""
     global _name, _left
-    _name, _left = _parse(setting)
+    name, _, count = setting.partition(":")
+    if name and name not in NAMES:
+        raise ValueError(f"no failpoint is called {name!r}")
+    _name, _left = name, int(count or 1)
 
 
-def armed(name: str) -> bool:
-    """Whether the next `hit(name)` kills; for places that must prepare the damage first."""
+def due(name: str) -> bool:
+    """Whether the next `hit(name)` kills; for places that prepare the damage first."""
     return name == _name and _left <= 1
 
 
 def hit(name: str) -> None:
-    """Die here if this place is the one that the environment names. Unknown names raise AssertionError when armed."""
+    """Die here if this is the armed place and its count has come."""
     global _left
-    if not _name or name != _name:
+    if name != _name:
         return
     _left -= 1
     if _left <= 0:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+arm(os.environ.get("CLAIMHOUSE_FAILPOINT", ""))

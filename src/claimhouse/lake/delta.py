@@ -45,6 +45,7 @@ _RESTORE = "restore the table's folder from a copy"
 class DataFile:
     """One data file of a table version, with the statistics that readers prune by; None where not known."""
 
+    key: str  # in the lake's storage
     uri: str
     rows: int
     size: int
@@ -200,20 +201,19 @@ def _files(ask: _Ask, version: int) -> tuple[DataFile, ...]:
     if table is None:
         raise LakeError(f"{ask.key} is missing, but a flush record names it", hint=_RESTORE)
     rows = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-    found = [_file(ask.lake.store.uri(f"{ask.key}/{row['path']}"), row) for row in rows]
+    found = [_file(ask.lake, f"{ask.key}/{row['path']}", row) for row in rows]
     return tuple(sorted(found, key=lambda f: (f.cut or (0, 0), f.uri)))
 
 
-def _file(uri: str, row: dict) -> DataFile:
+def _file(lake: Lake, key: str, row: dict[str, Any]) -> DataFile:
     def span(name: str) -> tuple[int, int] | None:
         low, high = row.get(f"min.{name}"), row.get(f"max.{name}")
         return None if low is None or high is None else (low, high)
 
     nulls = row.get("null_count._missing")
     missing = None if nulls is None else row["num_records"] - nulls
-    return DataFile(
-        uri, row["num_records"], row["size_bytes"], span("_cut"), span("_end_lsn"), missing, span("_schema")
-    )
+    size, spans = row["size_bytes"], (span("_cut"), span("_end_lsn"))
+    return DataFile(key, lake.store.uri(key), row["num_records"], size, *spans, missing, span("_schema"))
 
 
 def _commit_key(key: str, version: int) -> str:

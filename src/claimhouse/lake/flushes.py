@@ -26,16 +26,22 @@ class TableRecord:
     """One table in a flush record: Delta versions of its log and of its `current`, None where there are no rows yet.
 
     `current` is the state at position (`current_incarnation`, `current_lsn`), after cut `current_cut`, built on copy
-    `current_copy`, in the shape of version `current_schema`.
+    `current_copy`, in the shape of version `current_schema`. `rows`: how many rows the log has in all, `current_seen`:
+    how many it had at the fold, `current_rows`: how many `current` has, `compacted`: the log's version that its small
+    files were last joined at.
     """
 
     changes: int | None = None
+    rows: int = 0
+    compacted: int = 0
     current: int | None = None
     current_cut: int = 0
     current_lsn: int = 0
     current_incarnation: int = 0
     current_copy: int = 0
     current_schema: int = 0
+    current_rows: int = 0
+    current_seen: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from claimhouse.change import TRANSACTIONS, log_schema
+from claimhouse.change import TRANSACTIONS, log_schema, section_schema
 from claimhouse.errors import LakeError
 from claimhouse.lake import delta, flushes, tail
 from claimhouse.lake import registry as registries
@@ -22,6 +25,7 @@ from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import Lake, changes_key, current_key
 from claimhouse.lake.registry import Registry, TableState
 from claimhouse.lake.tail import Cut, CutMark
+from claimhouse.table import Table
 
 _TRIES = 20
 
@@ -72,6 +76,17 @@ class LakeSnapshot:
         version = self.record.table(folder).current if self.record else None
         return list(delta.files(self.lake, current_key(self.source, folder), version))
 
+    def missing_rows(self, state: TableState, after: int) -> Iterator[tuple[Table, pa.RecordBatch]]:
+        """(shape, rows) of a table's changes above a position that lack an unchanged TOAST value."""
+        needed = pc.field("_missing").is_valid() & (pc.field("_end_lsn") > after)
+        for file in self.changes_files(state.folder):
+            if file.missing == 0 or (file.lsn and file.lsn[1] <= after):
+                continue
+            table = pq.read_table(pa.BufferReader(self.lake.store.open(file.key)), filters=needed)
+            yield from _by_shape(state, table.filter(pc.field("_cut") <= self.flushed))
+        if (rows := self.tail(state.folder)) is not None:
+            yield from _by_shape(state, rows.filter(needed))
+
     def tail_missing(self, folder: str) -> int:
         """How many of a table's rows in the tail lack an unchanged TOAST value."""
         return sum(cut.mark.missing(folder) for cut in self.cuts)
@@ -120,6 +135,14 @@ def merged(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     tables = [pa.Table.from_batches(group) for group in _by_schema(batches)]
     wide = [schema.empty_table(), *tables]
     return pa.concat_tables(wide, promote_options="default").select(schema.names)
+
+
+def _by_shape(state: TableState, rows: pa.Table) -> Iterator[tuple[Table, pa.RecordBatch]]:
+    for version in rows["_schema"].unique().to_pylist():
+        shape = state.shape(version)
+        found = merged(rows.filter(pc.field("_schema") == version).to_batches(), section_schema(shape))
+        for batch in found.to_batches():
+            yield shape, batch
 
 
 def _by_schema(batches: list[pa.RecordBatch]) -> list[list[pa.RecordBatch]]:

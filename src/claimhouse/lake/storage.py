@@ -20,16 +20,20 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import obstore
 import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.fsspec import FsspecStore
 from obstore.store import S3Store as ObjectStore
 
 from claimhouse.errors import LakeError, SettingsError, StorageGone
-from claimhouse.failpoint import armed, hit
+from claimhouse.failpoint import due, hit
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 Bytes = bytes | memoryview | pa.Buffer
 _TEMP = ".tmp"
@@ -106,6 +110,9 @@ class Store:
     def sweep(self, prefix: str) -> None:
         """Remove what a killed writer left half-written in a folder."""
 
+    def attach(self, conn: DuckDBPyConnection) -> None:
+        """Let a DuckDB connection read `uri`s."""
+
 
 class FolderStore(Store):
     """A lake in a local folder."""
@@ -137,7 +144,7 @@ class FolderStore(Store):
         handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             try:
-                if mark and armed(f"{mark}.half_written"):
+                if mark and due(f"{mark}.half_written"):
                     _write_all(handle, data[: len(data) // 2])
                 if mark:
                     hit(f"{mark}.half_written")
@@ -253,18 +260,23 @@ class BucketStore(Store):
         if given["endpoint"]:
             self.delta_options["AWS_ENDPOINT_URL"] = self.delta_options.pop("AWS_ENDPOINT")
         self.delta_options |= {"AWS_ALLOW_HTTP": str(http).lower(), "AWS_CONDITIONAL_PUT": "etag"}
-        client: Any = {"allow_http": http, "timeout": timedelta(seconds=120), "connect_timeout": timedelta(seconds=10)}
+        self._config: Any = config
+        self._client: Any = {
+            "allow_http": http,
+            "timeout": timedelta(seconds=120),
+            "connect_timeout": timedelta(seconds=10),
+        }
         self._reads = ObjectStore(
             parts.netloc,
             prefix=self.prefix or None,
             config=config,
-            client_options=client,
+            client_options=self._client,
             retry_config={"max_retries": self.attempts, "retry_timeout": timedelta(seconds=120)},
         )
         # A repeated conditional PUT must be ours to judge, so the client itself repeats none.
         once: Any = {"max_retries": 0}
         self._writes = ObjectStore(
-            parts.netloc, prefix=self.prefix or None, config=config, client_options=client, retry_config=once
+            parts.netloc, prefix=self.prefix or None, config=config, client_options=self._client, retry_config=once
         )
 
     def put_new(self, key: str, data: Bytes, mark: str = "") -> None:
@@ -349,6 +361,9 @@ class BucketStore(Store):
 
     def uri(self, key: str) -> str:
         return f"{self.location}/{key}"
+
+    def attach(self, conn: DuckDBPyConnection) -> None:
+        conn.register_filesystem(FsspecStore("s3", config=self._config, client_options=self._client))
 
 
 def _option(options: Mapping[str, str], name: str, *variables: str) -> str | None:

@@ -84,13 +84,14 @@ class CutMark:
         return sorted(found - {""})
 
     def rows(self, folder: str) -> int:
-        return sum(s.rows for s in self._sections() if s.table == folder)
+        return sum(s.rows for s in self.all_sections() if s.table == folder)
 
     def missing(self, folder: str) -> int:
         """How many of a table's rows lack an unchanged TOAST value."""
-        return sum(s.missing for s in self._sections() if s.table == folder)
+        return sum(s.missing for s in self.all_sections() if s.table == folder)
 
-    def _sections(self) -> Iterator[Section]:
+    def all_sections(self) -> Iterator[Section]:
+        """Those of its parts, then its own."""
         for part in self.parts:
             yield from part.sections
         yield from self.sections
@@ -147,14 +148,14 @@ class Cut:
 
 
 class Tail:
-    """The owner's side of a source's tail: append, drop. One thread at a time."""
+    """The owner's side of a source's tail. One thread appends; another may load and drop."""
 
     def __init__(self, lake: Lake, source: str, owner: Owner) -> None:
         self.lake, self.source, self.owner = lake, source, owner
         self._folder = tail_folder(source)
         self._last: CutMark | None = None
         self._next_part = 1
-        self._pending: set[str] = set()
+        self._pending: frozenset[str] = frozenset()
 
     def last(self) -> CutMark | None:
         """The newest cut's mark, None in a new lake. Raises LakeError when it is damaged."""
@@ -202,7 +203,7 @@ class Tail:
         self._last = None  # whatever happens now, the storage tells
         self._put(mark, _sealed(body, asdict(mark)))
         self._last = mark
-        self._pending.difference_update(p.name for p in parts)
+        self._pending -= {p.name for p in parts}
         self.owner.check()
         return mark
 
@@ -236,7 +237,7 @@ class Tail:
         footer = {"format": FORMAT, "source": self.source, "sections": [asdict(s) for s in sections]}
         self.lake.store.put_new(f"{self._folder}/{name}", _sealed(body, footer), "")
         hit("part.after_write")
-        self._pending.add(name)
+        self._pending |= {name}
         return Part(name, sections)
 
     def load(self, first: int, last: int) -> list[Cut]:
@@ -248,11 +249,12 @@ class Tail:
 
         The newest cut always stays.
         """
+        pending = self._pending  # before the listing: a part that a cut names meanwhile counts as pending
         names = self.lake.store.list(self._folder)
         cuts = sorted(_number(n) for n in names if n.endswith(".cut"))
         upto = min(upto, cuts[-1] - 1) if cuts else 0
         gone = [cut_name(n) for n in cuts if n <= upto]
-        parts = [n for n in names if n.endswith(".part") and _number(n) <= upto and n not in self._pending]
+        parts = [n for n in names if n.endswith(".part") and _number(n) <= upto and n not in pending]
         if parts:
             kept = {p.name for n in cuts if n > upto for p in read_mark(self.lake, self.source, n).parts}
             gone += [n for n in parts if n not in kept]

@@ -1,0 +1,189 @@
+"""The flush: cuts move from the tail into `changes/<table>`, one Delta append per table, none of them twice.
+
+Each append records the flush's cut number as its app transaction, and of each table only the cuts beyond its recorded
+number are written: a flush that a kill cut short goes on where it stopped. A table's rows lie in order of their cuts,
+so that files tell by their statistics which cuts and positions they can hold. Nothing here is believed by a reader
+before a cut names the flush record.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from claimhouse.change import TRANSACTIONS, log_schema
+from claimhouse.errors import LakeError, StorageGone
+from claimhouse.failpoint import hit
+from claimhouse.lake import delta, flushes
+from claimhouse.lake.flushes import FlushRecord, TableRecord
+from claimhouse.lake.lake import TRANSACTIONS as TRANSACTIONS_KEY
+from claimhouse.lake.lake import Lake, changes_key
+from claimhouse.lake.owner import Owner
+from claimhouse.lake.registry import Registry, TableState
+from claimhouse.lake.tail import Cut, CutMark, Tail
+
+STATS = ("_cut", "_end_lsn", "_committed_at", "_schema", "_copy", "_missing")
+WRITERS = 2  # delta-rs works outside the interpreter's lock
+_TRIES = 5
+_AT_ONCE = 100_000  # rows of one table that are joined before they are written
+
+_TRANSACTION_ROWS = pa.schema(
+    [pa.field("source", pa.string()), pa.field("incarnation", pa.int32()), pa.field("cut", pa.int64()), *TRANSACTIONS]
+)
+
+
+def flush(
+    lake: Lake,
+    source: str,
+    owner: Owner,
+    tail: Tail,
+    mark: CutMark,
+    registry: Registry,
+    previous: FlushRecord | None,
+) -> FlushRecord:
+    """Move all cuts after the previous record up to `mark` into Delta; the new record, for the next cut to name.
+
+    Memory stays bounded: cuts are mapped, tables are written as streams. Raises Fenced, LakeError, StorageGone.
+    """
+    cuts = _open(tail, previous.cut + 1 if previous else 1, mark.cut)
+    owner.check()
+    folders = sorted({folder for cut in cuts for folder in cut.mark.tables})
+    with ThreadPoolExecutor(WRITERS) as pool:
+        states = [registry.tables[folder] for folder in folders]
+        versions = list(pool.map(lambda state: _flush_table(lake, source, owner, state, cuts, mark.cut), states))
+    transactions = _flush_transactions(lake, source, owner, cuts, mark.cut)
+    if transactions is None and previous:
+        transactions = previous.transactions
+    owner.check()
+    tables = {folder: previous.table(folder) if previous else TableRecord() for folder in registry.tables}
+    for folder, version in zip(folders, versions, strict=True):
+        rows = tables[folder].rows + sum(cut.mark.rows(folder) for cut in cuts)
+        tables[folder] = replace(tables[folder], changes=version, rows=rows)
+    record = FlushRecord(
+        flush=previous.flush + 1 if previous else 1,
+        cut=mark.cut,
+        end_lsn=mark.end_lsn,
+        max_committed_at=mark.max_committed_at,
+        incarnation=mark.incarnation,
+        registry=mark.registry,
+        at=time.time_ns() // 1000,
+        transactions=transactions,
+        tables=tables,
+    )
+    return flushes.put(lake, source, record)
+
+
+def _open(tail: Tail, first: int, last: int) -> list[Cut]:
+    try:
+        return tail.load(first, last)
+    except KeyError as missing:
+        raise LakeError(f"{missing.args[0]} is missing before it was flushed", hint="restore it from a copy") from None
+
+
+def _flush_table(lake: Lake, source: str, owner: Owner, state: TableState, cuts: Sequence[Cut], upto: int) -> int:
+    """Append a table's rows of cuts beyond its recorded number; the version that then holds them all."""
+    shapes = {s.schema for cut in cuts for s in cut.mark.all_sections() if s.table == state.folder}
+    schema = _union([log_schema(t) for t in state.versions if t.version in shapes])
+
+    def rows(after: int) -> Iterator[pa.RecordBatch]:
+        for cut in cuts:
+            if cut.mark.cut > after:
+                for _, batch in cut.batches(state.folder):
+                    yield _widened(batch, schema)
+
+    app = lake.app_id(source, state.folder)
+    hit("flush.before_table")
+    version = _append_once(lake, owner, changes_key(source, state.folder), schema, rows, app, upto, STATS)
+    hit("flush.after_table")
+    assert version is not None
+    return version
+
+
+def _flush_transactions(lake: Lake, source: str, owner: Owner, cuts: Sequence[Cut], upto: int) -> int | None:
+    def rows(after: int) -> Iterator[pa.RecordBatch]:
+        for cut in cuts:
+            if cut.mark.cut > after:
+                for batch in cut.transactions().to_batches():
+                    yield _transaction_rows(batch, cut.mark)
+
+    app = lake.app_id(source, "transactions")
+    stats = ("source", "cut", "end_lsn", "committed_at", "xid")
+    return _append_once(lake, owner, TRANSACTIONS_KEY, _TRANSACTION_ROWS, rows, app, upto, stats)
+
+
+def _append_once(
+    lake: Lake,
+    owner: Owner,
+    key: str,
+    schema: pa.Schema,
+    rows: Callable[[int], Iterator[pa.RecordBatch]],
+    app: str,
+    upto: int,
+    stats: Sequence[str],
+) -> int | None:
+    """Append `rows(recorded number)` unless there are none; the table's version, None where it does not exist."""
+    for _ in range(_TRIES):
+        table = delta.open_table(lake, key)
+        after = delta.recorded(table, app)
+        if after > upto:
+            raise LakeError(f"{key} holds cuts up to {after}, the tail ends at {upto}", hint="restore the tail's cuts")
+        data = _stream(schema, rows(after))
+        if data is None:
+            return table.version() if table else None
+        try:
+            return delta.append(lake, key, data, app, upto, stats=stats, table=table)
+        except delta.CommitFailedError:
+            owner.check()
+    raise StorageGone(f"{key} could not be committed in {_TRIES} attempts", hint="another program writes this table")
+
+
+def _stream(schema: pa.Schema, rows: Iterator[pa.RecordBatch]) -> pa.Table | pa.RecordBatchReader | None:
+    """Few rows as one table, many as a stream, none as None."""
+    head: list[pa.RecordBatch] = []
+    count = 0
+    for batch in rows:
+        head.append(batch)
+        count += batch.num_rows
+        if count >= _AT_ONCE:
+            return pa.RecordBatchReader.from_batches(schema, _chain(head, rows))
+    if not head:
+        return None
+    return pa.Table.from_batches(head, schema).combine_chunks()
+
+
+def _chain(head: list[pa.RecordBatch], rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    while head:
+        yield head.pop(0)
+    yield from rest
+
+
+def _union(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    fields: dict[str, pa.Field] = {}
+    for schema in schemas:
+        for column in schema:
+            fields.setdefault(column.name, column)
+    return pa.schema(list(fields.values()))
+
+
+def _widened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """A batch of one shape in the columns of several."""
+    if batch.schema.equals(schema):
+        return batch
+    have = set(batch.schema.names)
+    columns = [batch.column(f.name) if f.name in have else pa.nulls(batch.num_rows, f.type) for f in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _transaction_rows(batch: pa.RecordBatch, mark: CutMark) -> pa.RecordBatch:
+    rows = batch.num_rows
+    added = [
+        pa.array([mark.source] * rows, pa.string()),
+        pa.array(np.full(rows, mark.incarnation, np.int32)),
+        pa.array(np.full(rows, mark.cut, np.int64)),
+    ]
+    return pa.RecordBatch.from_arrays([*added, *batch.columns], schema=_TRANSACTION_ROWS)

@@ -1,0 +1,157 @@
+"""The fold: `current/<table>` made anew as the state after a flush record's cut, from its old version and the log.
+
+A fold rewrites the table, so it is due only when the log since the last one has grown to a share of it; readers merge
+the rest. All folds of a call stand at one position and become one new flush record, which no reader believes before a
+cut names it. DuckDB computes within bounded memory, batch by batch into the Delta writer.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from claimhouse.change import BY_CUT, META
+from claimhouse.errors import Fenced
+from claimhouse.failpoint import hit
+from claimhouse.lake import delta, flushes
+from claimhouse.lake.flushes import FlushRecord, TableRecord
+from claimhouse.lake.lake import Lake, changes_key, current_key
+from claimhouse.lake.registry import Copy, Registry, TableState
+from claimhouse.lake.relation import engine, files_sql
+from claimhouse.lake.snapshot import schema_of
+from claimhouse.lake.state import state_sql
+from claimhouse.table import Table, arrow_type
+
+SHARE = 0.1  # of current's rows, that the log may grow by before it is folded
+FLOOR = 20_000  # rows of log that are never worth a fold of their own
+_BATCH = 65_536
+
+
+def due(record: FlushRecord, registry: Registry) -> list[str]:
+    """The folders whose log has outgrown their `current`, or that have none yet; none while a copy is under way."""
+    return [f for f, state in registry.tables.items() if _is_due(record, state)]
+
+
+def _is_due(record: FlushRecord, state: TableState) -> bool:
+    entry, copy = record.table(state.folder), state.copy_at(record.end_lsn)
+    if entry.changes is None or copy is None or state.status in ("errored", "gone"):
+        return False
+    if entry.current is None or entry.current_copy != copy.number:
+        return True
+    return entry.rows - entry.current_seen >= max(FLOOR, SHARE * entry.current_rows)
+
+
+def fold(
+    lake: Lake,
+    source: str,
+    registry: Registry,
+    record: FlushRecord,
+    folders: Sequence[str],
+    *,
+    memory: str = "1GB",
+) -> FlushRecord:
+    """Bring these tables' `current` to the record's cut; the new record, for the next cut to name.
+
+    Tables that are not visible at the record's position are left out. Raises LakeError, StorageGone.
+    """
+    tables = dict(record.tables)
+    for folder in folders:
+        state = registry.tables[folder]
+        copy = state.copy_at(record.end_lsn)
+        if copy is not None and record.table(folder).changes is not None:
+            tables[folder] = _fold_table(lake, source, state, copy, record, memory)
+    made = replace(record, flush=record.flush + 1, at=time.time_ns() // 1000, tables=tables)
+    return flushes.put(lake, source, made)
+
+
+def _fold_table(
+    lake: Lake, source: str, state: TableState, copy: Copy, record: FlushRecord, memory: str
+) -> TableRecord:
+    entry, shape = record.table(state.folder), state.shape_at(record.end_lsn)
+    key = current_key(source, state.folder)
+    schema = state_schema(shape)
+    with tempfile.TemporaryDirectory(prefix="claimhouse-fold-") as folder:
+        conn = engine(lake, folder, memory=memory)
+        try:
+            reader = conn.sql(_sql(lake, source, state, copy, record, shape)).to_arrow_reader(_BATCH)
+            counted = _Counted(reader, schema)
+            hit("fold.before_commit")
+            version = delta.overwrite(
+                lake,
+                key,
+                pa.RecordBatchReader.from_batches(schema, iter(counted)),
+                lake.app_id(source, f"current/{state.folder}"),
+                record.cut,
+                stats=(
+                    "_cut",
+                    "_end_lsn",
+                    "_missing",
+                    "_schema",
+                    *(c.physical for c in shape.key if shape.identity == "key"),
+                ),
+                table=delta.open_table(lake, key),
+            )
+            hit("fold.after_commit")
+        except delta.CommitFailedError:
+            raise Fenced(f"{key} was written by another owner", hint="another run writes this lake; stop it") from None
+        finally:
+            conn.close()
+    return replace(
+        entry,
+        current=version,
+        current_cut=record.cut,
+        current_lsn=record.end_lsn,
+        current_incarnation=record.incarnation,
+        current_copy=copy.number,
+        current_schema=shape.version,
+        current_rows=counted.rows,
+        current_seen=entry.rows,
+    )
+
+
+def _sql(lake: Lake, source: str, state: TableState, copy: Copy, record: FlushRecord, shape: Table) -> str:
+    entry = record.table(state.folder)
+    known = entry.current is not None and entry.current_copy == copy.number
+    after = entry.current_cut if known else 0
+    log_files = [
+        f
+        for f in delta.files(lake, changes_key(source, state.folder), entry.changes)
+        if f.cut is None or f.cut[1] > after
+    ]
+    log = files_sql([f.uri for f in log_files], schema_of(state), f"_cut > {after} AND _cut <= {record.cut}")
+    base = None
+    if known:
+        files = delta.files(lake, current_key(source, state.folder), entry.current)
+        base = f"({files_sql([f.uri for f in files], state_schema(state.table))})"
+    versions = {v for f in log_files if f.schema for v in range(f.schema[0], f.schema[1] + 1)}
+    return state_sql(
+        state,
+        log=f"({log})",
+        base=base,
+        copy=copy,
+        upto=(record.incarnation, record.end_lsn),
+        shape=shape,
+        versions=versions if all(f.schema for f in log_files) else None,
+        missing=any(f.missing != 0 for f in log_files),
+    )
+
+
+def state_schema(table: Table) -> pa.Schema:
+    """The Arrow schema of `current/<table>` in one shape: the log's without `_old_*`."""
+    return pa.schema([*META, *BY_CUT, *(pa.field(c.physical, arrow_type(c.kind)) for c in table.columns)])
+
+
+class _Counted:
+    """Batches in a fixed schema, counted as they pass."""
+
+    def __init__(self, reader: pa.RecordBatchReader, schema: pa.Schema) -> None:
+        self.reader, self.schema, self.rows = reader, schema, 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        for batch in self.reader:
+            self.rows += batch.num_rows
+            yield batch.cast(self.schema)

@@ -1,0 +1,109 @@
+"""What rows older than a column show in it: pg_attribute.attmissingval's text as an SQL literal of the column's kind.
+
+ADD COLUMN … DEFAULT rewrites nothing: older rows have the value only by this rule (`_schema` < `since`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from claimhouse.table import Column, Table
+
+_DUCK = {
+    "bool": "BOOLEAN",
+    "int2": "SMALLINT",
+    "int4": "INTEGER",
+    "int8": "BIGINT",
+    "float4": "FLOAT",
+    "float8": "DOUBLE",
+    "text": "VARCHAR",
+    "bytes": "BLOB",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP",
+    "timestamptz": "TIMESTAMP WITH TIME ZONE",
+}
+_MOMENTS = ("date", "timestamp", "timestamptz")
+_PLAIN_MOMENT = re.compile(r"\d{4}-\d\d-\d\d([ T][\d:.]+([+-][\d:]+)?)?\Z")
+_ITEM = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,"{}]+)')
+
+
+def duck_type(kind: str) -> str:
+    """DuckDB's type of a kind. Raises KeyError."""
+    if kind.startswith("list<"):
+        return duck_type(kind[5:-1]) + "[]"
+    if kind.startswith("decimal("):
+        return kind.upper()
+    return _DUCK[kind]
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text_literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def literal(text: str | None, kind: str) -> tuple[str, str | None]:
+    """(SQL literal, exact text or None) of PostgreSQL's text for a value of a kind."""
+    kind_sql = duck_type(kind)
+    if text is None:
+        return f"CAST(NULL AS {kind_sql})", None
+    if kind == "bytes":
+        return f"from_hex({text_literal(text.removeprefix(chr(92) + 'x'))})", None
+    if kind in _MOMENTS and not _PLAIN_MOMENT.match(text):
+        early = text.startswith("-") or text.endswith("BC")
+        return f"CAST('{'0001-01-01' if early else '9999-12-31 23:59:59.999999'}' AS {kind_sql})", text
+    if kind.startswith("decimal(") and text.strip("-").lower() in ("nan", "infinity"):
+        return f"CAST(NULL AS {kind_sql})", text
+    if kind.startswith("list<"):
+        return _list_literal(text, kind[5:-1], kind_sql)
+    return f"CAST({text_literal(text)} AS {kind_sql})", None
+
+
+def _list_literal(text: str, element: str, kind_sql: str) -> tuple[str, str | None]:
+    inner = text[1:-1]
+    if not text.startswith("{") or _outside_quotes(inner, "{"):
+        return f"CAST(NULL AS {kind_sql})", text  # odd bounds or several dimensions
+    items = [literal(_item(m), element) for m in _ITEM.finditer(inner)]
+    if any(exact for _, exact in items):
+        return f"CAST(NULL AS {kind_sql})", text
+    return f"CAST([{', '.join(sql for sql, _ in items)}] AS {kind_sql})", None
+
+
+def _outside_quotes(text: str, char: str) -> bool:
+    return char in re.sub(r'"(?:[^"\\]|\\.)*"', "", text)
+
+
+def _item(found: re.Match[str]) -> str | None:
+    if found[2] is not None:
+        return None if found[2].upper() == "NULL" else found[2]
+    return re.sub(r"\\(.)", r"\1", found[1])
+
+
+def filled(column: Column, row: str = "", name: str = "") -> str:
+    """A column's value as its table shows it; `row`: the relation's alias, `name`: another column that keeps it."""
+    at = f"{row}." if row else ""
+    value = f"{at}{quoted(name or column.physical)}"
+    if column.missing is None or column.since <= 1:
+        return value
+    return f"CASE WHEN {at}_schema < {column.since} THEN {literal(column.missing, column.kind)[0]} ELSE {value} END"
+
+
+def filled_exact(table: Table, row: str = "") -> str:
+    """The `_exact` that belongs to the filled columns."""
+    at = f"{row}." if row else ""
+    value = f"{at}_exact"
+    for column in table.columns:
+        exact = literal(column.missing, column.kind)[1] if column.missing is not None else None
+        if exact is not None and column.since > 1:
+            added = f"MAP {{{text_literal(column.physical)}: {text_literal(exact)}}}"
+            joined = f"map_concat(coalesce({value}, MAP {{}}), {added})"
+            value = f"CASE WHEN {at}_schema < {column.since} THEN {joined} ELSE {value} END"
+    return value
+
+
+def logical_columns(table: Table, row: str = "") -> list[str]:
+    """One SQL expression per column of a shape, under its source name, older rows' defaults filled in."""
+    return [f"{filled(column, row)} AS {quoted(column.name)}" for column in table.columns]
