@@ -1,0 +1,212 @@
+"""Moves what the streaming query has cut into the lake: the embedded runtime's capture, fed from the tail table.
+
+Admission, copies, shapes, cuts, flushes and folds are the same code in both runtimes; only what stands in for the stream
+differs. Here `read` takes the next window of whole transactions out of the tail table, and nothing is confirmed to
+PostgreSQL: Debezium holds the slot, and Kafka keeps what Spark has not appended yet. A cut of the lake is made every
+`flush_every` seconds (every second while a copy waits for the stream), and flushed at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+
+from claimhouse.change import Decoded
+from claimhouse.distributed import feed
+from claimhouse.distributed.tail import TailEvents
+from claimhouse.distributed.values import HEX, KNOWN, KNOWN_BY_NAME, TEXT
+from claimhouse.errors import SourceGone, Unsupported
+from claimhouse.lake import flushes, registry
+from claimhouse.lake.flushes import FlushRecord
+from claimhouse.lake.lake import Lake
+from claimhouse.lake.owner import Owner, claim
+from claimhouse.lake.registry import Registry, TableState
+from claimhouse.lake.tail import CutMark, Tail, cut_numbers, read_mark
+from claimhouse.pipeline.capture import _Run  # the loop is shared; see the module's text
+from claimhouse.pipeline.copying import Copier
+from claimhouse.pipeline.flushing import Flusher
+from claimhouse.pipeline.options import CaptureOptions, Summary
+from claimhouse.postgres.server import connect
+from claimhouse.table import Column, Table
+
+AWAITED_EVERY = 1.0
+NOT_CARRIED = ("interval[]", "money[]")
+
+
+@dataclass(slots=True)
+class Window:
+    """What stands for a read of the stream: a window of the tail table, or nothing yet."""
+
+    events: feed.Events | None = None
+    wal_end: int = 0
+
+
+class Mover(_Run):
+    """One source's mover. `named(record, registry)` is called once a cut names a new flush record."""
+
+    def __init__(
+        self,
+        options: CaptureOptions,
+        lake: Lake,
+        emit: Callable[[str, dict[str, Any]], None],
+        stop: threading.Event,
+        *,
+        placeholder: str,
+        every: float,
+        named: Callable[[FlushRecord, Registry, int], None],
+    ) -> None:
+        super().__init__(options, Summary(options.source), lake, emit, stop)
+        self.placeholder, self.every, self.named = placeholder, every, named
+        self.known_flush = -1
+        self.moved_at = 0.0
+        self._wires: dict[int, int] = {}
+
+    def open(self) -> Owner:
+        """Claim the source, make publication and slot; what the connector and the streaming query need to start."""
+        self.admin = connect(self.options.dsn)
+        self._prepare()
+        self.owner = claim(self.lake, self.options.source)
+        self.tail = Tail(self.lake, self.options.source, self.owner)
+        if self.tail.last() != self.mark:
+            raise SourceGone("an earlier owner made a cut while it was replaced")
+        self.events = TailEvents(self.lake, self.options.source, self.xids)
+        return self.owner
+
+    def run(self) -> None:
+        """Move until stopped; `open` comes first. Raises ClaimhouseError."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.admin.close)
+            self.stream = self.decoder = self  # read, feed, idle_position, confirm
+            self.flusher = Flusher(self.lake, self.options.source, self.owner, self.tail, self.record, interval=1.0)
+            self.copier = Copier(lambda: connect(self.options.dsn), lambda text: self.emit("wait", {"text": text}))
+            stack.callback(self.flusher.stop)
+            stack.callback(self.copier.stop)
+            self.copier.start()
+            self.flusher.start()
+            self._loop()
+            self._finish()
+
+    # --- what stands for stream and decoder
+
+    def read(self, max_wait: float) -> Window:
+        """The next window, when one is due; else nothing after at most 0.2 s."""
+        every = AWAITED_EVERY if self._awaited() else self.every
+        if time.monotonic() - self.moved_at >= every and self.pending.since is None:
+            found = self.events.after(self.position)
+            if found is None or found.transactions.num_rows == 0:
+                self.moved_at = time.monotonic()
+                return Window()
+            return Window(found)
+        self.stop.wait(min(max(max_wait, 0.05), 0.2))
+        return Window()
+
+    def feed(self, raw: Window) -> list[Decoded]:
+        if raw.events is None:
+            return []
+        try:
+            decoded = feed.decode(raw.events, self._resolve, self._wire, self.placeholder)
+        except Unsupported as error:
+            raise SourceGone(f"a value could not be kept: {error}") from error
+        return [decoded]
+
+    def idle_position(self, raw: Window) -> int | None:
+        return None
+
+    def confirm(self, lsn: int, flush: bool = False) -> None:
+        """Nothing to confirm: Debezium holds the slot."""
+
+    def _cut(self) -> None:
+        super()._cut()
+        assert self.mark is not None
+        if self.mark.flush and self.mark.flush != self.known_flush:
+            self.known_flush = self.mark.flush
+            record = flushes.load(self.lake, self.options.source, self.mark.flush)
+            self.named(record, registry.load(self.lake, self.options.source, record.registry), self.events.floor)
+
+    # --- shapes
+
+    def _resolve(self, schema: str, name: str, names: frozenset[str], lsn: int) -> Table | None:
+        """The shape that rows with these columns have, asking the catalog where none is known."""
+        state = self._state(schema, name)
+        if state is None:
+            return None
+        if not names:
+            return state.table
+        for shape in reversed(state.versions):
+            if names == self._carried(shape, names):
+                return shape
+        described = self._describe(state.oid)
+        if described is None or names != self._carried(described, names):
+            described = _as_sent(described or state.table, state.table, names)
+        self.shapes._take(state, described, lsn, exact=False)
+        return state.table
+
+    def _state(self, schema: str, name: str) -> TableState | None:
+        for state in self.registry.tables.values():
+            if (state.schema, state.name) == (schema, name) and state.status not in ("errored", "gone"):
+                return state
+        return None
+
+    def _carried(self, shape: Table, names: frozenset[str]) -> frozenset[str]:
+        """The columns of a shape that Debezium sends."""
+        return frozenset(c.name for c in shape.columns if c.name in names or c.type not in NOT_CARRIED)
+
+    def _wire(self, column: Column) -> int:
+        """The type that Debezium takes a column (of a list: its elements) for."""
+        if column.type_oid not in self._wires:
+            self._wires[column.type_oid] = wire_type(self.admin, column.type_oid)
+        return self._wires[column.type_oid]
+
+
+def _as_sent(described: Table, last: Table, names: frozenset[str]) -> Table:
+    """A shape for columns that the catalog does not show (any more): the DDL ran ahead of the stream."""
+    known = {c.name: c for c in (*last.columns, *described.columns)}
+    fresh = max((c.attnum for c in last.columns), default=0)
+    columns: list[Column] = []
+    for name in sorted(names, key=lambda n: known[n].attnum if n in known else 1 << 20):
+        if name not in known:
+            fresh += 1
+        columns.append(known.get(name) or Column(name, name, -fresh, "text", TEXT, -1, "text"))
+    return replace(described, columns=tuple(columns))
+
+
+_WIRE = """
+WITH RECURSIVE base AS (
+  SELECT t.oid, t.typtype, t.typbasetype, t.typname, t.typelem, t.typcategory FROM pg_catalog.pg_type t WHERE t.oid = %s
+  UNION ALL
+  SELECT t.oid, t.typtype, t.typbasetype, t.typname, t.typelem, t.typcategory FROM base b JOIN pg_catalog.pg_type t
+  ON t.oid = CASE WHEN b.typtype = 'd' THEN b.typbasetype WHEN b.typcategory = 'A' THEN b.typelem END)
+SELECT oid::bigint, typtype::text, typname::text, typcategory::text FROM base
+"""
+
+
+def wire_type(conn: psycopg.Connection[Any], oid: int) -> int:
+    """What Debezium takes a type for: a domain's base type; of an array its element's; HEX for what it does not know.
+
+    Elements of a domain type it does not know.
+    """
+    chain = conn.execute(_WIRE, (oid,)).fetchall()
+    if not chain:
+        return TEXT
+    array = any(category == "A" for _, _, _, category in chain[:1]) or (len(chain) > 1 and chain[0][3] == "A")
+    if array and len(chain) > 2 and chain[1][1] == "d":
+        return HEX
+    last, kind, name, _ = chain[-1]
+    if kind == "e" or name in KNOWN_BY_NAME:
+        return TEXT
+    return int(last) if last in KNOWN else HEX
+
+
+def position(lake: Lake, source: str) -> tuple[CutMark | None, FlushRecord | None]:
+    """The newest cut of the lake, and the flush record that it names."""
+    numbers = cut_numbers(lake, source)
+    if not numbers:
+        return None, None
+    mark = read_mark(lake, source, numbers[-1])
+    return mark, flushes.load(lake, source, mark.flush) if mark.flush else None
