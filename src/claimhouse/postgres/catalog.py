@@ -121,8 +121,8 @@ def evolve(old: Table, new: Table, *, earlier: Iterable[Table] = ()) -> Table | 
             column = replace(column, physical=_fresh(column.physical, taken), since=version)
         taken.add(column.physical)
         columns.append(column)
-    following = replace(new, version=version, columns=tuple(columns))
-    return None if replace(following, version=old.version, source=old.source) == old else following
+    following = replace(new, source=old.source, version=version, columns=tuple(columns))
+    return None if replace(following, version=old.version) == old else following
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +182,12 @@ class Mark:
     types: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"leaves": [list(leaf) for leaf in self.leaves], "attributes": self.attributes, "types": self.types}
+        """As JSON keeps it: equal for equal marks."""
+        return {"leaves": [list(leaf) for leaf in self.leaves], "attributes": self.attributes, "types": [*self.types]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Mark:
-        return cls(tuple((oid, node) for oid, node in data["leaves"]), data["attributes"], data["types"])
+        return cls(tuple((oid, node) for oid, node in data["leaves"]), data["attributes"], tuple(data["types"]))
 
     def rewritten_since(self, earlier: Mark) -> bool:
         """Whether rows may have changed without events: columns changed and storage too, or a type in use did.
