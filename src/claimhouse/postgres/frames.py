@@ -35,6 +35,14 @@ class Raw:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def part(self, begin: int, end: int) -> Raw:
+        """The messages [begin, end), over their share of the buffer."""
+        if begin == end:
+            return Raw(b"", self.offsets[:0], self.ends[:0])
+        first, last = int(self.offsets[begin]), int(self.ends[end - 1])
+        view = memoryview(self.buffer)[first:last]
+        return Raw(view, self.offsets[begin:end] - first, self.ends[begin:end] - first)
+
     @classmethod
     def join(cls, raws: Sequence[Raw]) -> Raw:
         """One Raw with the messages of all (at least one), in order."""
