@@ -178,7 +178,8 @@ class Copier(threading.Thread):
                 seq += changes.batch.num_rows
                 self._send(Step(job.folder, job.copy.number, changes, blocks=-1))
             taken_to, first = border, False
-        self._send(Step(job.folder, job.copy.number, done=current_lsn(conn)))
+        # H is the border itself: read after the last read, and every key changed up to it has been looked at.
+        self._send(Step(job.folder, job.copy.number, done=border))
 
     def _copy_whole(self, conn: psycopg.Connection, job: Job) -> None:
         sees = None
