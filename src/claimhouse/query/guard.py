@@ -113,7 +113,7 @@ def _statement(sql: str, tree: Mapping[str, Any]) -> Statement:
         elif kind == "BASE_TABLE":
             path = tuple(node["qualified_name"]["path"])
             _check_table(path)
-            catalog |= path[-1].lower() in CATALOG_TABLES or any(p.lower() in CATALOG_SCHEMAS for p in path[:-1])
+            catalog |= is_catalog(path)
             paths.add(path)
         elif "cte_map" in node:
             ctes.update(entry["key"].lower() for entry in node["cte_map"]["map"])
@@ -141,6 +141,11 @@ def _check_table(path: tuple[str, ...]) -> None:
         raise QueryError(f"{path[0]} is not readable in this session", hint="SHOW TABLES lists what is")
 
 
+def is_catalog(path: tuple[str, ...]) -> bool:
+    """Whether a path means the engine's own list of tables."""
+    return path[-1].lower() in CATALOG_TABLES or any(p.lower() in CATALOG_SCHEMAS for p in path[:-1])
+
+
 def looks_like_file(name: str) -> bool:
     """Whether an unknown table name was meant as a file or an address: then the message says that files are refused."""
     return bool(_FILE.search(name))
@@ -158,7 +163,7 @@ def connect(*, threads: int | None = None, memory: str | None = None) -> duckdb.
     if memory:
         settings["memory_limit"] = memory
     connection = duckdb.connect(":memory:", config=settings)
-    connection.execute("SET timezone = 'UTC'")
+    connection.execute("SET GLOBAL timezone = 'UTC'")
     return connection
 
 

@@ -1,0 +1,83 @@
+"""Which table a name in SQL means: bare in schema public, as schema.table, or as source.schema.table.
+
+A name is first taken as it is spelled, then without regard to case, as DuckDB does. Where sources share a name, the
+query must say which one it means.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from claimhouse.errors import QueryError
+from claimhouse.query.guard import looks_like_file, quote
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TableName:
+    """A table of the lake, spelled as its source spells it."""
+
+    source: str
+    schema: str
+    name: str
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every way to write it, shortest first."""
+        full = ((self.schema, self.name), (self.source, self.schema, self.name))
+        return ((self.name,), *full) if self.schema == "public" else full
+
+
+class Names:
+    """The names of a session's tables."""
+
+    def __init__(self, tables: Iterable[TableName]) -> None:
+        self.tables = sorted(tables)
+        self._exact: dict[Path, list[TableName]] = {}
+        self._folded: dict[Path, list[TableName]] = {}
+        for table in self.tables:
+            for path in table.paths:
+                self._exact.setdefault(path, []).append(table)
+                self._folded.setdefault(_fold(path), []).append(table)
+
+    def find(self, path: Path) -> TableName | None:
+        """The table that a path means, None if it means none. Raises QueryError where it means several."""
+        found = self._exact.get(path) or self._folded.get(_fold(path)) or []
+        if len(found) > 1:
+            ways = " or ".join(written(t.paths[-1]) for t in found)
+            raise QueryError(f"{written(path)} is in more than one source", hint=f"write {ways}")
+        return found[0] if found else None
+
+    def spelled(self, path: Path, table: TableName) -> Path:
+        """That path in the source's own spelling."""
+        return next(p for p in table.paths if len(p) == len(path))
+
+    def shortest(self, table: TableName) -> Path:
+        """The shortest path that means this table alone."""
+        return next(p for p in table.paths if len(self._exact[p]) == 1)
+
+    def unknown(self, path: Path) -> QueryError:
+        """What to say of a path that means no table."""
+        name = written(path)
+        if len(path) == 1 and looks_like_file(path[0]):
+            return QueryError(f"{name} is not a table: files are not readable in this session", hint=self._hint(path))
+        return QueryError(f"table {name} does not exist in this lake", hint=self._hint(path))
+
+    def _hint(self, path: Path) -> str:
+        ways = {".".join(p): written(p) for t in self.tables for p in t.paths[:1]}
+        close = difflib.get_close_matches(".".join(path), ways, n=3)
+        if close:
+            return "did you mean " + " or ".join(ways[c] for c in close) + "?"
+        return "SHOW ALL TABLES lists the lake's tables"
+
+
+def written(path: Path) -> str:
+    """A path as SQL: parts are quoted where they need it."""
+    return ".".join(p if p.isascii() and p.islower() and p.isidentifier() else quote(p) for p in path)
+
+
+def _fold(path: Path) -> Path:
+    return tuple(p.lower() for p in path)

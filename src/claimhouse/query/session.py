@@ -1,0 +1,273 @@
+"""A reader's SQL session: one cut of each source, every table at it, read-only.
+
+A session takes its snapshots when it opens and never moves: two queries in it see the same moment. Views are made for
+the tables that a query names and for no others, so opening costs the same with two tables or two thousand. A query that
+names further tables gets a fresh engine that may open their files too; the old one serves the answers still being read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from claimhouse.change import lsn_text
+from claimhouse.errors import LakeError, NotExact, QueryError
+from claimhouse.lake import deadletters
+from claimhouse.lake.deadletters import DeadLetter
+from claimhouse.lake.lake import Lake
+from claimhouse.lake.snapshot import LakeSnapshot, take
+from claimhouse.lake.tail import cut_numbers
+from claimhouse.query import guard
+from claimhouse.query.engine import Engine
+from claimhouse.query.guard import Statement, quote
+from claimhouse.query.moment import Position, parse_for, resolve
+from claimhouse.query.names import Names, Path, TableName
+from claimhouse.query.past import SourcePast
+from claimhouse.query.views import View
+
+BATCH_ROWS = 10_000
+_AS_TEXT = ("BIT", "BIGNUM", "INTERVAL", "TIME WITH TIME ZONE", "UNION", "VARIANT", "TIME_NS")
+
+
+class Session:
+    """Read a lake by SQL. `at` as in `moment.parse_for`; `sources` defaults to all that have a cut.
+
+    `warnings` grows by what a reader of the named tables must know (an errored table, an open dead letter).
+    Raises NotExact for a moment that is not in the lake, UsageError, LakeError.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        *,
+        at: str | None = None,
+        sources: Iterable[str] | None = None,
+        zone: str = "UTC",
+        threads: int | None = None,
+        memory: str | None = None,
+    ) -> None:
+        self.lake = lake
+        self.at = at
+        self.warnings: list[str] = []
+        self.snapshots, self.empty = _take(lake, sources)
+        self._options: dict[str, Any] = {"threads": threads, "memory": memory}
+        self._engine = Engine(lake, **self._options)
+        self.positions = self._resolve(at, zone)
+        self.states = {
+            TableName(source, state.schema, state.name): state
+            for source, snapshot in self.snapshots.items()
+            for state in snapshot.registry.tables.values()
+        }
+        self.names = Names(self.states)
+        self._views: dict[TableName, View] = {}
+        self._letters: dict[str, list[DeadLetter]] = {}
+
+    def sql(self, text: str) -> Answer:
+        """Run one reading statement. Raises QueryError, NotExact, LakeError."""
+        statement = guard.read(self._engine.connection, text)
+        named = self._named(statement)
+        engine = self._catalog(named) if statement.catalog else self._ready(named)
+        return Answer(engine, statement.sql)
+
+    def table(self, name: str | tuple[str, ...]) -> Answer:
+        """A whole table, named as in SQL without quotes (`claim`, `sales.Order`) or by its parts."""
+        path = self._path(name)
+        return self.sql(f"SELECT * FROM {'.'.join(map(quote, path))}")
+
+    def count(self, source: str, schema: str, name: str) -> int:
+        """How many rows a table has. Raises NotExact, LakeError."""
+        path = ".".join(map(quote, (source, schema, name)))
+        return self.sql(f"SELECT count(*) FROM {path}").arrow()[0][0].as_py()
+
+    def tables(self) -> list[TableName]:
+        """The tables that are visible at this session's moment, sorted."""
+        return [t for t in self.names.tables if self._hidden(t) is None]
+
+    def columns(self, table: TableName) -> list[str]:
+        """The source's names of a table's columns at this session's moment."""
+        return [c.name for c in self.states[table].shape_at(self.positions[table.source].lsn).columns]
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- moments
+
+    def _resolve(self, at: str | None, zone: str) -> dict[str, Position]:
+        pasts = {s: SourcePast(snapshot, self._engine.connection) for s, snapshot in self.snapshots.items()}
+        if at is None:
+            return {source: past.newest for source, past in pasts.items()}
+        moments = parse_for(at, pasts, zone=zone)
+        return {source: resolve(moments[source], past) for source, past in pasts.items()}
+
+    def _hidden(self, table: TableName) -> LakeError | QueryError | None:
+        state, position = self.states[table], self.positions[table.source]
+        label = state.label
+        if state.copy_at(position.lsn) is None:
+            first = [c.exact_from for c in state.copies if c.exact_from is not None]
+            if not first and state.status == "errored":
+                return QueryError(f"table {label} is errored: {state.error}", hint="see claimhouse status")
+            if not first:
+                return QueryError(f"table {label} is still being copied", hint="see claimhouse status, try again later")
+            return NotExact(
+                f"table {label} is not known at {position}", hint=f"its history begins at {lsn_text(first[0])}"
+            )
+        if state.status == "gone" and self.at is None:
+            return QueryError(
+                f"table {label} no longer exists in the source", hint="read it at a moment when it did: --at"
+            )
+        for begins, ends in state.inexact:
+            if begins <= position.lsn < ends:
+                return NotExact(
+                    f"table {label} is not known exactly at {position}", hint=f"it is exact again from {lsn_text(ends)}"
+                )
+        return None
+
+    # --- tables
+
+    def _path(self, name: str | tuple[str, ...]) -> tuple[str, ...]:
+        if isinstance(name, tuple):
+            return name
+        parts = name.split(".")
+        splits = [(name,), *((".".join(parts[:n]), ".".join(parts[n:])) for n in range(1, len(parts))), tuple(parts)]
+        for path in splits:
+            if self.names.find(path):
+                return path
+        raise self.names.unknown(tuple(parts))
+
+    def _named(self, statement: Statement) -> dict[Path, View]:
+        """The views that a statement names, by its paths. Raises QueryError for a name that means no table."""
+        found: dict[Path, View] = {}
+        for path in statement.paths:
+            if len(path) == 1 and path[0].lower() in statement.ctes:
+                continue
+            table = self.names.find(path)
+            if table is not None:
+                found[self.names.spelled(path, table)] = self._view(table)
+            elif not guard.is_catalog(path):
+                raise self.names.unknown(path)
+        return found
+
+    def _view(self, table: TableName) -> View:
+        if table not in self._views:
+            if error := self._hidden(table):
+                raise error
+            self._warn(table)
+            self._views[table] = View(self.snapshots[table.source], self.states[table], self.positions[table.source])
+        return self._views[table]
+
+    def _ready(self, named: dict[Path, View]) -> Engine:
+        """The engine with a view for each name; a new one if it does not have them all."""
+        if any(path not in self._engine.shown for path in named):
+            wanted = {**self._engine.shown, **named}
+            if self._engine.locked:
+                self._engine = Engine(self.lake, **self._options)
+            self._engine.show(wanted)
+        self._engine.use(set(named.values()))
+        return self._engine
+
+    def _catalog(self, named: dict[Path, View]) -> Engine:
+        """An engine for one statement about tables: every visible one is there, empty unless the statement names it."""
+        engine = Engine(self.lake, **self._options)
+        stubs = {}
+        for table in self.tables():
+            path = self.names.shortest(table)
+            if path not in named:
+                stubs[path] = self.states[table].shape_at(self.positions[table.source].lsn)
+        engine.show(named, stubs)
+        return engine
+
+    def _warn(self, table: TableName) -> None:
+        state, position = self.states[table], self.positions[table.source]
+        if state.status == "errored" and (state.errored_at or 0) <= position.lsn:
+            since = f" since {lsn_text(state.errored_at)}" if state.errored_at else ""
+            self.warnings.append(f"table {state.label} is errored{since}: {state.error or 'see claimhouse status'}")
+        if table.source not in self._letters:
+            self._letters[table.source] = deadletters.letters(self.lake, table.source)
+        if open_ := [d for d in self._letters[table.source] if d.folder == state.folder and d.lsn <= position.lsn]:
+            self.warnings.append(f"table {state.label} is not exact: {len(open_)} changes could not be kept")
+
+
+class Answer:
+    """What a query gives: read it once as batches, or whole as the frame you like."""
+
+    def __init__(self, engine: Engine, text: str) -> None:
+        self._text = text
+        with _explained(text):
+            cursor = engine.cursor()
+            #: the answer as a DuckDB relation
+            self.relation = _exportable(cursor.sql(text))
+
+    @property
+    def columns(self) -> list[str]:
+        return self.relation.columns
+
+    def reader(self, rows: int = BATCH_ROWS) -> pa.RecordBatchReader:
+        """The answer in batches of about that many rows; memory follows the batch. Errors are QueryError."""
+        with _explained(self._text):
+            found = self.relation.to_arrow_reader(rows)
+        return pa.RecordBatchReader.from_batches(found.schema, self._batches(found))
+
+    def _batches(self, found: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        with _explained(self._text):
+            yield from found
+
+    def arrow(self) -> pa.Table:
+        with _explained(self._text):
+            return self.relation.to_arrow_table()
+
+    def polars(self) -> Any:
+        """A polars.DataFrame. Needs the extra `frames`."""
+        import polars
+
+        return polars.from_arrow(self.arrow())
+
+    def pandas(self) -> Any:
+        """A pandas.DataFrame with Arrow-backed columns, so that no value is rounded. Needs the extra `frames`."""
+        import pandas
+
+        return self.arrow().to_pandas(types_mapper=pandas.ArrowDtype)
+
+
+def _exportable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The relation with types that Arrow cannot hold exactly as text."""
+    odd = [any(word in str(kind) for word in _AS_TEXT) for kind in relation.types]
+    if not any(odd):
+        return relation
+    items = zip(relation.columns, odd, strict=True)
+    columns = [f"{f'CAST(#{n} AS VARCHAR)' if o else f'#{n}'} AS {quote(c)}" for n, (c, o) in enumerate(items, 1)]
+    return relation.project(", ".join(columns))
+
+
+@contextlib.contextmanager
+def _explained(text: str) -> Iterator[None]:
+    """DuckDB's errors as QueryError."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise guard.query_error(error, text) from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise guard.query_error(error, text) from None
+
+
+def _take(lake: Lake, sources: Iterable[str] | None) -> tuple[dict[str, LakeSnapshot], list[str]]:
+    """The snapshots of the sources, and the names of those that have no cut yet. Raises LakeError."""
+    if sources is not None:
+        return {s: take(lake, s) for s in sources}, []
+    found: dict[str, LakeSnapshot] = {}
+    empty: list[str] = []
+    for source in lake.sources():
+        if cut_numbers(lake, source):
+            found[source] = take(lake, source)
+        else:
+            empty.append(source)
+    return found, empty
