@@ -96,8 +96,6 @@ class Admission:
     def admit(self) -> list[TableState]:
         """Tables that match and are new since the last look; their P is the position before they are published."""
         described = self._new()
-        if not described:
-            return []
         storage = catalog.marks(self._conn, [t.oid for t in described])
         position = current_lsn(self._conn)
         self._publish(described)

@@ -90,7 +90,7 @@ class _Pending:
     changes: list[Changes] = field(default_factory=list)
     transactions: list[pa.RecordBatch] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
-    errors: list[tuple[str, int, str]] = field(default_factory=list)
+    errors: list[tuple[Table, int, str]] = field(default_factory=list)
     end_lsn: int = 0
     max_committed_at: int = 0
     since: float | None = None
@@ -206,8 +206,7 @@ class _Run:
             for decoded in self.decoder.feed(raw):
                 self._take(decoded)
             idle = self.decoder.idle_position(raw)
-            if idle is not None:
-                self.idle_to = max(self.idle_to, idle)
+            self.idle_to = max(self.idle_to, idle)
             steps = self._take_steps()
             now = time.monotonic()
             if steps or self._due(now):
@@ -266,9 +265,11 @@ class _Run:
         return unnamed or (ahead and now - self.cut_at >= IDLE_SECONDS)
 
     def _cut(self) -> None:
+        began = time.perf_counter()
         pending, self.pending = self.pending, _Pending()
         end = max(self.position, pending.end_lsn, self.idle_to if not self.open_parts else 0)
-        for folder, lsn, message in pending.errors:
+        for table, lsn, message in pending.errors:
+            folder = table.folder
             deadletters.put(
                 self.lake, self.options.source, (self.mark.cut if self.mark else 0) + 1, folder, lsn, message
             )
@@ -303,9 +304,9 @@ class _Run:
         self.cut_at = time.monotonic()
         self.copier.reached(end)
         self.flusher.cut_made(self.mark, self.saved, pending.bytes)
-        self._count(pending)
+        self._count(pending, time.perf_counter() - began)
 
-    def _count(self, pending: _Pending) -> None:
+    def _count(self, pending: _Pending, seconds: float) -> None:
         summary, mark = self.summary, self.mark
         assert mark is not None
         summary.cuts += 1
@@ -323,6 +324,7 @@ class _Run:
                 "transactions": mark.transactions,
                 "rows": rows,
                 "flush": mark.flush,
+                "seconds": seconds,
             },
         )
 
@@ -342,10 +344,19 @@ class _Run:
         self.admin.execute("SELECT pg_logical_emit_message(true, %s, '')", (HEARTBEAT,))
 
     def _message(self, prefix: str, content: bytes, lsn: int, xid: int) -> None:
-        if prefix == ddl_trigger.PREFIX:
-            described = ddl_trigger.parse(content)
-            if described is not None:
-                self.shapes.announced(described, lsn)
+        """A logical message of ours: the DDL trigger tells what happened exactly here."""
+        if prefix != ddl_trigger.PREFIX:
+            return
+        try:
+            told = ddl_trigger.read(content, source=self.options.source)
+        except ValueError:
+            return  # anyone may write messages of our prefix
+        if told.table is not None:
+            self.shapes.announced(told.table, lsn)
+        if told.event in ("rewrite", "values"):
+            self.shapes.rewritten(told.oid, lsn)
+        elif told.event == "drop":
+            self.shapes.dropped(told.oid, lsn)
 
     def _look(self, now: float) -> None:
         """Surveys the catalog now and then; what it finds is applied once the stream has passed this moment."""

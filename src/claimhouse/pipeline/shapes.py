@@ -55,6 +55,23 @@ class Shapes:
         """Builds the look-up by oid anew, after tables were added."""
         self._by_oid = {t.oid: t for t in self.registry.tables.values() if t.status != "gone"}
 
+    def rewritten(self, oid: int, lsn: int) -> None:
+        """The DDL trigger tells that old rows show other values from this position on, without events."""
+        state = self._by_oid.get(oid)
+        if state is not None and state.status not in ("errored", "gone"):
+            state.inexact.append((lsn, OPEN_END))
+            self._copy_anew(state, lsn)
+
+    def dropped(self, oid: int, lsn: int, known: int | None = None) -> None:
+        """The table is gone from this position on; with `known`, the last position at which it was there."""
+        state = self._by_oid.pop(oid, None)
+        if state is None:
+            return
+        state.status, state.error = "gone", "the table was dropped at the source"
+        if known is not None:
+            state.inexact.append((known, lsn))
+        self.dirty = True
+
     def oids(self) -> list[int]:
         return list(self._by_oid)
 
@@ -106,9 +123,7 @@ class Shapes:
                 continue
             self.dirty = True
             if finding.table is None or finding.mark is None:
-                state.status, state.error = "gone", "the table was dropped at the source"
-                state.inexact.append((self.known_to(state), lsn))
-                self._by_oid.pop(oid)
+                self.dropped(oid, lsn, self.known_to(state))
                 continue
             state.schema, state.name = finding.table.schema, finding.table.name
             if state.status == "errored":
@@ -158,10 +173,14 @@ class Shapes:
 
 
 def agrees(shape: Table, relation: Relation) -> bool:
-    """Whether a Relation message describes that shape: same columns by name, type and modifier, in any order."""
+    """Whether a Relation message describes that shape: same columns by name, type and modifier, and the same key."""
     known = {(c.name, c.type_oid, c.typmod) for c in shape.columns}
     sent = {(c.name, c.type_oid, c.typmod) for c in relation.columns}
-    return known == sent
+    if known != sent:
+        return False
+    if shape.identity != "key" or relation.identity not in ("d", "i"):
+        return True
+    return {c.name for c in shape.key} == {c.name for c in relation.columns if c.flags & 1}
 
 
 def reshaped(old: Table, new: Table) -> bool:

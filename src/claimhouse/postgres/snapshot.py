@@ -21,9 +21,10 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 from psycopg import pq, sql
 
-from claimhouse.change import EXACT, Changes, section_schema
+from claimhouse.change import Changes, section_schema
 from claimhouse.errors import SourceError, SourceGone
-from claimhouse.postgres.types import cast, exact_map
+from claimhouse.postgres.rows import exact_map
+from claimhouse.postgres.types import cast
 from claimhouse.table import Table
 
 CHUNK_SECONDS = 0.5  # what a chunk's transaction aims at; twice that is design.md's limit
@@ -198,12 +199,12 @@ def read_rows(data: bytes, table: Table, copy: int, position: int, first_seq: in
     texts = parse_csv(data, len(table.columns))
     rows = len(texts[0]) if texts else 0
     values: list[pa.Array] = []
-    exacts: dict[str, pa.Array] = {}
+    exacts: list[tuple[str, pa.Array]] = []
     for text, column in zip(texts[1:], table.columns, strict=True):
         value, exact = cast(text, column)
         values.append(value)
         if exact is not None:
-            exacts[column.physical] = exact
+            exacts.append((column.physical, exact))
     schema = section_schema(table)
     now = time.time_ns() // 1000
     meta: dict[str, pa.Array] = {
@@ -213,7 +214,7 @@ def read_rows(data: bytes, table: Table, copy: int, position: int, first_seq: in
         "_committed_at": _constant(now, rows, pa.int64()).cast(schema.field("_committed_at").type),
         "_schema": _constant(table.version, rows, pa.int32()),
         "_copy": _constant(copy, rows, pa.int32()),
-        "_exact": exact_map(exacts, rows) if exacts else pa.nulls(rows, EXACT),
+        "_exact": exact_map(exacts, rows),
     }
     named = dict(zip((c.physical for c in table.columns), values, strict=True)) | meta
     arrays = [named[f.name] if f.name in named else pa.nulls(rows, f.type) for f in schema]

@@ -1,0 +1,533 @@
+"""Proves that the lake equals PostgreSQL, row by row and column by column, while both live.
+
+A table is read from PostgreSQL in chunks along its key, each one short transaction; the lake's side of a chunk is what
+exactly the transactions that the chunk's snapshot sees have made of those keys (by transaction id: the order in which
+commits become visible is not the order of their records). Keys that the lake has and no chunk brought are then asked
+for by name. The lake's values are rendered back to PostgreSQL's text by another way than they came in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import sql
+
+from claimhouse.change import lsn_text
+from claimhouse.errors import LakeError, NotReady, SourceGone
+from claimhouse.lake import delta
+from claimhouse.lake.lake import TRANSACTIONS, Lake, open_lake
+from claimhouse.lake.registry import TableState
+from claimhouse.lake.snapshot import LakeSnapshot, schema_of, take
+from claimhouse.lake.state import may_be_exact, seen, state_columns, state_sql
+from claimhouse.postgres import catalog
+from claimhouse.postgres.server import Capabilities, connect, current_lsn
+from claimhouse.postgres.snapshot import copy_out, parse_csv, storage
+from claimhouse.postgres.types import cast, render, same_text
+from claimhouse.table import Column, Table
+
+TOLD_AT_MOST = 20  # differences that a report names one by one, per table
+TRIES = 20
+
+
+@dataclass(slots=True)
+class VerifyOptions:
+    """What to compare. `wait`: seconds to give a running capture to bring what PostgreSQL shows already."""
+
+    source: str
+    dsn: str
+    location: str
+    storage_options: Mapping[str, str] = field(default_factory=dict)
+    tables: Sequence[str] = ()
+    chunk_rows: int = 20_000
+    wait: float = 30.0
+    one_snapshot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One row that differs: its key as PostgreSQL's text, and the columns that do; never their values."""
+
+    table: str
+    kind: str  # 'values differ', 'only in PostgreSQL', 'only in the lake', 'columns differ', 'not exact'
+    key: Mapping[str, str] = field(default_factory=dict)
+    columns: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class TableReport:
+    """What comparing one table came to; `differing` counts all rows, `told` names the first of them."""
+
+    table: str
+    rows: int = 0
+    chunks: int = 0
+    differing: int = 0
+    told: list[Difference] = field(default_factory=list)
+    longest: float = 0.0
+    seconds: float = 0.0
+
+    def tell(self, difference: Difference, count: int = 1) -> None:
+        self.differing += count
+        if len(self.told) < TOLD_AT_MOST:
+            self.told.append(difference)
+
+
+@dataclass(slots=True)
+class Report:
+    """`longest` is the longest transaction on the source, in seconds; `held` how long `--one-snapshot` held it back."""
+
+    source: str
+    tables: list[TableReport] = field(default_factory=list)
+    held: float | None = None
+
+    @property
+    def rows(self) -> int:
+        return sum(t.rows for t in self.tables)
+
+    @property
+    def differing(self) -> int:
+        return sum(t.differing for t in self.tables)
+
+    @property
+    def differences(self) -> list[Difference]:
+        return [d for t in self.tables for d in t.told]
+
+    @property
+    def longest(self) -> float:
+        return max((t.longest for t in self.tables), default=0.0)
+
+
+Progress = Callable[[str, int], None]
+
+
+def verify(options: VerifyOptions, progress: Progress | None = None) -> Report:
+    """Compares every visible table (or those that `tables` name). `progress(table, rows so far)`.
+
+    Raises NotReady (a standby; a lake that does not come up to the source), SourceError, LakeError.
+    """
+    lake = open_lake(options.location, options.storage_options)
+    report = Report(options.source)
+    with connect(options.dsn) as conn, connect(options.dsn) as other:
+        capabilities = Capabilities.of(conn)
+        if capabilities.is_standby:
+            raise NotReady("verify cannot run on a standby: its snapshots do not name running transactions")
+        run = _Verifying(lake, options, conn, other, progress or (lambda table, rows: None))
+        if options.one_snapshot:
+            _in_one_snapshot(run, report)
+        else:
+            for state in run.tables():
+                report.tables.append(run.table(state))
+    return report
+
+
+def _in_one_snapshot(run: _Verifying, report: Report) -> None:
+    """All tables in one REPEATABLE READ transaction: proves a single moment, and holds VACUUM back meanwhile."""
+    began = time.monotonic()
+    run.conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    try:
+        run.snapshot_text = _one(run.conn, "SELECT pg_current_snapshot()::text")
+        for state in run.tables():
+            report.tables.append(run.table(state))
+    finally:
+        if not run.conn.closed:
+            run.conn.execute("ROLLBACK")
+    report.held = time.monotonic() - began
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Rows of one short read: text per column, and what the read saw."""
+
+    texts: list[pa.Array]
+    sees: str
+    lsn: int
+
+    @property
+    def rows(self) -> int:
+        return len(self.texts[0]) if self.texts else 0
+
+
+class _Verifying:
+    def __init__(
+        self,
+        lake: Lake,
+        options: VerifyOptions,
+        conn: psycopg.Connection,
+        other: psycopg.Connection,
+        progress: Progress,
+    ) -> None:
+        self.lake, self.options, self.conn, self.other, self.progress = lake, options, conn, other, progress
+        self.snapshot_text: str | None = None
+
+    def tables(self) -> list[TableState]:
+        states = take(self.lake, self.options.source).registry.tables.values()
+        wanted = {i.oid for i in catalog.find_tables(self.other, self.options.tables)}
+        return [s for s in states if s.status != "gone" and s.oid in wanted]
+
+    def table(self, state: TableState) -> TableReport:
+        began = time.monotonic()
+        report = TableReport(state.label)
+        snapshot = self._caught_up(current_lsn(self.other))
+        state = snapshot.registry.tables[state.folder]
+        if not self._comparable(snapshot, state, report):
+            report.seconds = time.monotonic() - began
+            return report
+        if state.table.identity == "key":
+            self._by_key(state, report)
+        else:
+            self._whole(state, report)
+        report.seconds = time.monotonic() - began
+        return report
+
+    def _comparable(self, snapshot: LakeSnapshot, state: TableState, report: TableReport) -> bool:
+        """Whether rows can be compared at all; says so in the report if not."""
+        doubtful = any(a <= snapshot.mark.end_lsn < b for a, b in state.inexact)
+        if state.status != "live" or doubtful or state.copy_at(snapshot.mark.end_lsn) is None:
+            report.tell(Difference(state.label, f"not exact: {state.error or 'its copy is not complete yet'}"))
+            return False
+        described = catalog.describe(self.other, state.oid, source=self.options.source)
+        here = {(c.name, c.type_oid, c.typmod) for c in described.columns}
+        there = {(c.name, c.type_oid, c.typmod) for c in state.table.columns}
+        if here != there:
+            names = sorted({name for name, _, _ in here ^ there})
+            report.tell(Difference(state.label, "columns differ", columns=names))
+            return False
+        return True
+
+    # --- tables with a key
+
+    def _by_key(self, state: TableState, report: TableReport) -> None:
+        table = state.table
+        with duckdb.connect() as db:
+            db.execute(f"CREATE TABLE brought ({', '.join(f'k{i} VARCHAR' for i in range(len(table.key)))})")
+            after: tuple[str, ...] | None = None
+            while True:
+                chunk, lake_rows = self._pair(state, report, lambda after=after: _after(table, after, self._limit))
+                self._compare(table, chunk, lake_rows, report)
+                keys = [chunk.texts[table.columns.index(c)] for c in table.key]
+                _remember(db, keys)
+                report.rows += chunk.rows
+                report.chunks += 1
+                self.progress(state.label, report.rows)
+                if chunk.rows < self._limit:
+                    break
+                after = tuple(k[-1].as_py() for k in keys)
+            self._unseen(state, db, report)
+
+    @property
+    def _limit(self) -> int:
+        return self.options.chunk_rows
+
+    def _unseen(self, state: TableState, db: duckdb.DuckDBPyConnection, report: TableReport) -> None:
+        """Rows that only the lake has: came behind the reading, or should not be there."""
+        table = state.table
+        snapshot = self._caught_up(current_lsn(self.other))
+        for batch in self._lake_keys(snapshot, state):
+            names = [f"k{i}" for i in range(len(table.key))]
+            db.register("lake_keys", pa.Table.from_arrays(batch, names=names))
+            match = " AND ".join(f"b.{n} = l.{n}" for n in names)
+            left = db.execute(f"SELECT l.* FROM lake_keys l ANTI JOIN brought b ON {match}").to_arrow_table()
+            db.unregister("lake_keys")
+            for at in range(0, left.num_rows, 500):
+                some = left.slice(at, 500).to_pylist()
+                keys = [tuple(row[n] for n in names) for row in some]
+                chunk, rows = self._pair(state, report, lambda keys=keys: _keyed(table, keys), keys=keys)
+                self._compare(table, chunk, rows, report)
+
+    def _lake_keys(self, snapshot: LakeSnapshot, state: TableState) -> Iterator[list[pa.Array]]:
+        table = state.table
+        with _Rows(snapshot, state, None) as rows:
+            for batch in rows.batches([c.physical for c in table.key], ""):
+                yield [_rendered(batch, c) for c in table.key]
+
+    def _pair(
+        self,
+        state: TableState,
+        report: TableReport,
+        where: Callable[[], sql.Composable],
+        keys: list[tuple[str, ...]] | None = None,
+    ) -> tuple[_Chunk, pa.Table]:
+        """A chunk and the lake's rows for its keys (and `keys`), as the chunk's snapshot sees them."""
+        table = state.table
+        for _ in range(TRIES):
+            began = time.monotonic()
+            chunk = self._read(table, where())
+            report.longest = max(report.longest, time.monotonic() - began)
+            snapshot = self._caught_up(chunk.lsn)
+            now = snapshot.registry.tables[state.folder]
+            wanted = [chunk.texts[table.columns.index(c)] for c in table.key]
+            if keys is not None:
+                given = [pa.array([k[i] for k in keys], pa.string()) for i in range(len(table.key))]
+                wanted = [pa.concat_arrays([a, b]) for a, b in zip(wanted, given, strict=True)]
+            with _Rows(snapshot, now, chunk.sees) as rows:
+                if rows.ahead():
+                    time.sleep(0.2)  # a fold holds what this chunk did not see yet: read it again
+                    continue
+                return chunk, rows.of_keys(table, wanted)
+        raise LakeError(
+            f"table {state.label} was folded faster than it could be compared",
+            hint="run verify again, or --one-snapshot",
+        )
+
+    def _read(self, table: Table, tail: sql.Composable) -> _Chunk:
+        own = self.snapshot_text is None
+        if own:
+            self.conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            self.conn.execute(
+                sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(table.schema, table.name))
+            )
+            sees = self.snapshot_text or _one(self.conn, "SELECT pg_current_snapshot()::text")
+            only = sql.SQL("" if storage(self.conn, table.oid).partitioned else "ONLY")
+            columns = sql.SQL(", ").join([sql.SQL("''"), *(sql.Identifier(c.name) for c in table.columns)])
+            statement = sql.SQL("COPY (SELECT {} FROM {} {} {}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(
+                columns, only, sql.Identifier(table.schema, table.name), tail
+            )
+            texts = parse_csv(b"".join(copy_out(self.conn, statement)), len(table.columns))[1:]
+        finally:
+            if own and not self.conn.closed:
+                self.conn.execute("ROLLBACK")
+        return _Chunk(texts, sees, current_lsn(self.other))
+
+    def _compare(self, table: Table, chunk: _Chunk, held: pa.Table, report: TableReport) -> None:
+        """Aligns both sides by key and tells each row that differs."""
+        ours = [_rendered(held, c) for c in table.key]
+        theirs = [chunk.texts[table.columns.index(c)] for c in table.key]
+        left, right, extra, lacking = _aligned(ours, theirs)
+        differs = pa.array([False] * len(left))
+        masks: dict[str, pa.Array] = {}
+        for column, text in zip(table.columns, chunk.texts, strict=True):
+            values = held.column(column.physical).combine_chunks().take(left)
+            exact = _exact(held, column).take(left)
+            masks[column.name] = pc.invert(same_text(values, exact, text.take(right), column))
+            differs = pc.or_(differs, masks[column.name])
+        for place in pc.indices_nonzero(differs).to_pylist():
+            wrong = [name for name, mask in masks.items() if mask[place].as_py()]
+            report.tell(Difference(table.label, "values differ", _key(table, theirs, right[place].as_py()), wrong))
+        for place in extra.to_pylist():
+            report.tell(Difference(table.label, "only in the lake", _key(table, ours, place)))
+        for place in lacking.to_pylist():
+            report.tell(Difference(table.label, "only in PostgreSQL", _key(table, theirs, place)))
+
+    # --- tables without a key
+
+    def _whole(self, state: TableState, report: TableReport) -> None:
+        """Both sides as bags of rows, compared by their images' counts."""
+        table = state.table
+        began = time.monotonic()
+        chunk = self._read(table, sql.SQL(""))
+        report.longest = time.monotonic() - began
+        snapshot = self._caught_up(chunk.lsn)
+        with _Rows(snapshot, snapshot.registry.tables[state.folder], chunk.sees) as rows:
+            held = pa.Table.from_batches(rows.batches(None, ""), schema=rows.schema())
+        report.rows, report.chunks = chunk.rows, 1
+        names = [f"c{i}" for i in range(len(table.columns))]
+        theirs = [_comparable_text(t, c) for t, c in zip(chunk.texts, table.columns, strict=True)]
+        ours = [_comparable_text(_rendered(held, c), c) for c in table.columns]
+        with duckdb.connect() as db:
+            db.register("theirs", pa.Table.from_arrays(theirs, names=names))
+            db.register("ours", pa.Table.from_arrays(ours, names=names))
+            for kind, a, b in (("only in PostgreSQL", "theirs", "ours"), ("only in the lake", "ours", "theirs")):
+                found = db.execute(f"SELECT count(*) FROM (FROM {a} EXCEPT ALL FROM {b})").fetchone()
+                if found and found[0]:
+                    report.tell(Difference(table.label, f"{kind}: {found[0]} rows"), found[0])
+
+    # --- waiting
+
+    def _caught_up(self, lsn: int) -> LakeSnapshot:
+        """A view of the lake that holds everything up to a position."""
+        deadline = time.monotonic() + self.options.wait
+        pause, beat = 0.01, 0.0
+        while True:
+            snapshot = take(self.lake, self.options.source)
+            if snapshot.mark.end_lsn >= lsn:
+                return snapshot
+            if time.monotonic() > deadline:
+                raise NotReady(
+                    f"the lake is at {lsn_text(snapshot.mark.end_lsn)}, the source at {lsn_text(lsn)}",
+                    hint="start `claimhouse run` beside verify, or run it with --once on a source that rests",
+                )
+            if time.monotonic() > beat:
+                beat = time.monotonic() + 0.5
+                self._heartbeat()
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.2)
+
+    def _heartbeat(self) -> None:
+        try:
+            self.other.execute("SELECT pg_logical_emit_message(true, 'claimhouse.heartbeat', '')")
+        except psycopg.errors.InsufficientPrivilege:
+            return
+        except psycopg.OperationalError as error:
+            raise SourceGone("the connection broke while waiting for the lake") from error
+
+
+class _Rows:
+    """A table's rows in the lake, as one snapshot of PostgreSQL (or, None, the newest cut) sees them."""
+
+    def __init__(self, snapshot: LakeSnapshot, state: TableState, sees: str | None) -> None:
+        self.snapshot, self.state, self.sees = snapshot, state, sees
+        copy = state.copy_at(snapshot.mark.end_lsn)
+        if copy is None:
+            raise LakeError(f"table {state.label} is not visible in the lake")
+        self.copy = copy
+        self.db = duckdb.connect()
+        record = snapshot.record.table(state.folder) if snapshot.record else None
+        self.base = snapshot.current_files(state.folder) if record and record.current_copy == copy.number else []
+        self.after = record.current_cut if record and self.base else 0
+        self.has_base = bool(record and record.current is not None and record.current_copy == copy.number)
+        log = snapshot.changes_files(state.folder, cut_from=self.after + 1)
+        self.db.register("empty", schema_of(state).empty_table())
+        self.db.register("tail", snapshot.tail(state.folder) or schema_of(state).empty_table())
+        parts = ["SELECT * FROM empty", "SELECT * FROM tail"]
+        if log:
+            listed = ", ".join(_quote(f.uri) for f in log)
+            parts.append(f"SELECT * FROM read_parquet([{listed}], union_by_name = true) WHERE _cut > {self.after}")
+        self.db.execute(f"CREATE VIEW log AS {' UNION ALL BY NAME '.join(parts)}")
+        if self.has_base:
+            listed = ", ".join(_quote(f.uri) for f in self.base)
+            read = f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}])" if self.base else ""
+            self.db.execute(f"CREATE VIEW base AS SELECT * FROM empty{read}")
+        self.sql = state_sql(state, log="log", copy=copy, base="base" if self.has_base else None, seen_by=sees)
+
+    def __enter__(self) -> _Rows:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.db.close()
+
+    def ahead(self) -> bool:
+        """Whether `current` may hold a transaction that the snapshot does not see."""
+        record = self.snapshot.record
+        if self.sees is None or not self.has_base or record is None:
+            return False
+        files = delta.files(self.snapshot.lake, TRANSACTIONS, record.transactions)
+        if not files:
+            return False
+        listed = ", ".join(_quote(f.uri) for f in files)
+        found = self.db.execute(
+            f"SELECT 1 FROM (SELECT xid AS _xid FROM read_parquet([{listed}]) WHERE source = {_quote(self.snapshot.source)}"
+            f" AND cut <= {self.after}) WHERE NOT {seen(self.sees)} LIMIT 1"
+        ).fetchone()
+        return found is not None
+
+    def schema(self) -> pa.Schema:
+        return self.db.execute(f"SELECT * FROM ({self.sql}) LIMIT 0").to_arrow_table().schema
+
+    def batches(self, columns: list[str] | None, where: str) -> Iterator[pa.RecordBatch]:
+        names = "*" if columns is None else ", ".join([*map(_name, columns), "_exact"])
+        yield from self.db.execute(f"SELECT {names} FROM ({self.sql}) s {where}").to_arrow_reader(50_000)
+
+    def of_keys(self, table: Table, keys: list[pa.Array]) -> pa.Table:
+        """The live rows that have one of these keys (PostgreSQL's text, an array per key column)."""
+        columns: list[pa.Array] = []
+        names: list[str] = []
+        match: list[str] = []
+        for i, (column, text) in enumerate(zip(table.key, keys, strict=True)):
+            typed, exact = cast(text, column)
+            columns.append(typed)
+            names.append(f"k{i}")
+            match.append(f"s.{_name(column.physical)} IS NOT DISTINCT FROM w.k{i}")
+            if may_be_exact(column.kind):
+                columns.append(exact if exact is not None else pa.nulls(len(text), pa.string()))
+                names.append(f"x{i}")
+                match.append(f"coalesce(s._exact[{_quote(column.physical)}], '') = coalesce(w.x{i}, '')")
+        self.db.register("wanted", pa.Table.from_arrays(columns, names=names))
+        shown = ", ".join(_name(c) for c in state_columns(table))
+        return self.db.execute(
+            f"SELECT {shown} FROM ({self.sql}) s SEMI JOIN wanted w ON {' AND '.join(match)}"
+        ).to_arrow_table()
+
+
+def _after(table: Table, after: tuple[str, ...] | None, limit: int) -> sql.Composable:
+    names = sql.SQL(", ").join(sql.Identifier(c.name) for c in table.key)
+    where = sql.SQL("")
+    if after is not None:
+        where = sql.SQL("WHERE ({}) > ({})").format(names, _literals(table.key, after))
+    return sql.SQL("{} ORDER BY {} LIMIT {}").format(where, names, sql.Literal(limit))
+
+
+def _keyed(table: Table, keys: list[tuple[str, ...]]) -> sql.Composable:
+    names = sql.SQL(", ").join(sql.Identifier(c.name) for c in table.key)
+    rows = sql.SQL(", ").join(sql.SQL("({})").format(_literals(table.key, key)) for key in keys)
+    return sql.SQL("WHERE ({}) IN (VALUES {})").format(names, rows)
+
+
+def _literals(columns: Sequence[Column], values: Sequence[str]) -> sql.Composable:
+    return sql.SQL(", ").join(
+        sql.SQL("{}::{}").format(sql.Literal(v), sql.SQL(c.type)) for v, c in zip(values, columns, strict=True)
+    )
+
+
+def _remember(db: duckdb.DuckDBPyConnection, keys: list[pa.Array]) -> None:
+    if len(keys[0]):
+        db.register("chunk", pa.Table.from_arrays(keys, names=[f"k{i}" for i in range(len(keys))]))
+        db.execute("INSERT INTO brought FROM chunk")
+        db.unregister("chunk")
+
+
+def _aligned(ours: list[pa.Array], theirs: list[pa.Array]) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
+    """(places in ours, places in theirs) of rows with the same key, places only in ours, places only in theirs."""
+    names = [f"k{i}" for i in range(len(ours))]
+    with duckdb.connect() as db:
+        for name, keys in (("ours", ours), ("theirs", theirs)):
+            places = pa.array(range(len(keys[0])), pa.int64())
+            db.register(name, pa.Table.from_arrays([*keys, places], names=[*names, "place"]))
+        match = " AND ".join(f"o.{n} = t.{n}" for n in names)
+        pairs = (
+            db.execute(f"SELECT o.place AS a, t.place AS b FROM ours o FULL JOIN theirs t ON {match}")
+            .to_arrow_table()
+            .combine_chunks()
+        )
+    a, b = pairs.column("a").combine_chunks(), pairs.column("b").combine_chunks()
+    both = pc.and_(a.is_valid(), b.is_valid())
+    return a.filter(both), b.filter(both), a.filter(b.is_null()), b.filter(a.is_null())
+
+
+def _rendered(rows: pa.Table | pa.RecordBatch, column: Column) -> pa.Array:
+    values = rows.column(column.physical)
+    return render(_flat(values), _exact(rows, column), column)
+
+
+def _exact(rows: pa.Table | pa.RecordBatch, column: Column) -> pa.Array:
+    exact = _flat(rows.column("_exact"))
+    if not may_be_exact(column.kind) or exact.null_count == len(exact):
+        return pa.nulls(len(exact), pa.string())
+    found = pc.map_lookup(exact, pa.scalar(column.physical), "first")
+    return found.cast(pa.string())
+
+
+def _comparable_text(text: pa.Array, column: Column) -> pa.Array:
+    """One spelling per value: floats as their shortest text by our own rule, whatever side they come from."""
+    if column.kind in ("float4", "float8"):
+        typed, _ = cast(text, column)
+        return render(typed, None, column)
+    return text
+
+
+def _flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def _key(table: Table, keys: list[pa.Array], place: int) -> dict[str, str]:
+    return {c.name: k[place].as_py() for c, k in zip(table.key, keys, strict=True)}
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _one(conn: psycopg.Connection, statement: str) -> Any:
+    row = conn.execute(statement.encode()).fetchone()
+    assert row is not None
+    return row[0]

@@ -1,0 +1,453 @@
+"""Capture end to end on real PostgreSQL: what was committed is what the lake shows, whatever happens on the way."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claimhouse.errors import ClaimhouseError, Fenced, NotReady, SlotBusy, SourceLost, UsageError
+from claimhouse.lake.lake import open_lake
+from claimhouse.lake.owner import claim
+from claimhouse.lake.snapshot import take
+from claimhouse.pipeline import Capture, CaptureOptions
+from claimhouse.postgres import snapshot as copying
+from claimhouse.postgres.server import current_lsn
+from claimhouse.query.session import Session
+
+
+def options(postgres: Any, tmp_path: Path, **changes: Any) -> CaptureOptions:
+    return replace(
+        CaptureOptions("main", postgres.dsn, str(tmp_path / "lake"), once=True, flush_interval=0.2), **changes
+    )
+
+
+def once(asked: CaptureOptions) -> Any:
+    return Capture(asked).run()
+
+
+def query(asked: CaptureOptions, text: str, at: str | None = None) -> list[tuple[Any, ...]]:
+    with Session(open_lake(asked.location), at=at) as lake:
+        table = lake.sql(text).arrow()
+        return list(zip(*(c.to_pylist() for c in table.columns), strict=True)) if table.num_rows else []
+
+
+@contextmanager
+def running(asked: CaptureOptions) -> Iterator[Capture]:
+    """A capture in a thread; raises what it raised."""
+    stop, failed = threading.Event(), []
+    capture = Capture(replace(asked, once=False))
+
+    def run() -> None:
+        try:
+            capture.run(stop)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield capture
+    finally:
+        stop.set()
+        thread.join(60)
+        assert not thread.is_alive()
+    if failed:
+        raise failed[0]
+
+
+def until(question: Any, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if question():
+                return
+        except ClaimhouseError:
+            pass
+        assert time.monotonic() < deadline, "not reached in time"
+        time.sleep(0.02)
+
+
+def test_once_copies_then_follows(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE claim (id int PRIMARY KEY, amount numeric(12,2), note text)")
+    postgres.execute("INSERT INTO claim SELECT g, g / 4.0, 'n' || g FROM generate_series(1, 5000) g")
+    asked = options(postgres, tmp_path)
+    first = once(asked)
+    assert first.copied_rows == 5000
+    assert query(asked, "SELECT count(*), sum(amount) FROM claim") == postgres.execute(
+        "SELECT count(*), sum(amount) FROM claim"
+    )
+    postgres.execute(
+        "UPDATE claim SET amount = 0 WHERE id <= 10; DELETE FROM claim WHERE id > 4990; UPDATE claim SET id = -1 WHERE id = 11"
+    )
+    second = once(asked)
+    assert second.copied_rows == 0
+    assert sorted(query(asked, "SELECT * FROM claim")) == sorted(postgres.execute("SELECT * FROM claim"))
+
+
+def test_a_second_once_without_changes_brings_no_rows(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    asked = options(postgres, tmp_path)
+    once(asked)
+    again = once(asked)
+    assert (again.rows, again.copied_rows) == (0, 0)
+
+
+def test_a_running_capture_shows_commits_and_new_tables(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("claimhouse.pipeline.capture.IDLE_SECONDS", 0.3)
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    asked = options(postgres, tmp_path)
+    with running(asked):
+        until(lambda: query(asked, "SELECT count(*) FROM t") == [(0,)])
+        postgres.execute("INSERT INTO t VALUES (1), (2)")
+        until(lambda: query(asked, "SELECT count(*) FROM t") == [(2,)])
+        postgres.execute("CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (7)")
+        until(lambda: query(asked, "SELECT id FROM later") == [(7,)])
+        postgres.execute("INSERT INTO later VALUES (8)")
+        until(lambda: query(asked, "SELECT count(*) FROM later") == [(2,)])
+
+
+def test_names_and_keys_of_all_sorts_arrive(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute('CREATE SCHEMA "We.ird"')
+    postgres.execute(
+        'CREATE TABLE "We.ird"."Ta ""ble" ("Id" int, "select" text, "_op" text, PRIMARY KEY ("Id", "select"))'
+    )
+    postgres.execute("""INSERT INTO "We.ird"."Ta ""ble" VALUES (1, 'a', 'x'), (2, 'b', NULL)""")
+    postgres.execute("CREATE TABLE nokey (a text); INSERT INTO nokey VALUES ('x'), ('x'), (NULL)")
+    postgres.execute("CREATE TABLE full_identity (a text, b int)")
+    postgres.execute("ALTER TABLE full_identity REPLICA IDENTITY FULL")
+    postgres.execute("INSERT INTO full_identity VALUES ('x', 1), ('x', 1), ('y', 2)")
+    asked = options(postgres, tmp_path)
+    once(asked)
+    postgres.execute("""UPDATE "We.ird"."Ta ""ble" SET "select" = 'c' WHERE "Id" = 2""")
+    postgres.execute("INSERT INTO nokey VALUES ('y')")
+    postgres.execute("DELETE FROM full_identity WHERE ctid = (SELECT min(ctid) FROM full_identity)")
+    once(asked)
+    for name in ('"We.ird"."Ta ""ble"', "nokey", "full_identity"):
+        assert sorted(query(asked, f"SELECT * FROM {name}"), key=str) == sorted(
+            postgres.execute(f"SELECT * FROM {name}"), key=str
+        )
+
+
+def test_an_application_is_never_kept_from_writing_its_tables(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE nokey (a text); INSERT INTO nokey VALUES ('x')")
+    once(options(postgres, tmp_path))
+    postgres.execute("UPDATE nokey SET a = 'y'; DELETE FROM nokey")
+
+
+def test_a_transaction_larger_than_memory_is_seen_whole_or_not_at_all(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text)")
+    asked = options(postgres, tmp_path, spill_bytes=100_000)
+    with running(asked):
+        until(lambda: query(asked, "SELECT count(*) FROM b") == [(0,)])
+        with postgres.connect() as other:
+            for n in range(20):
+                other.execute(
+                    "INSERT INTO a SELECT g, repeat('x', 50) FROM generate_series(%s::int, %s) g",
+                    (n * 1000, n * 1000 + 999),
+                )
+                other.execute(
+                    "INSERT INTO b SELECT g, repeat('y', 50) FROM generate_series(%s::int, %s) g",
+                    (n * 1000, n * 1000 + 999),
+                )
+            assert query(asked, "SELECT count(*) FROM a") == [(0,)]
+        seen = set()
+        until(
+            lambda: (
+                seen.add(query(asked, "SELECT (SELECT count(*) FROM a), (SELECT count(*) FROM b)")[0]),
+                (20000, 20000) in seen,
+            )[1]
+        )
+    assert seen <= {(0, 0), (20000, 20000)}
+    snapshot = take(open_lake(asked.location), "main")
+    assert snapshot.record is not None
+    once(asked)
+    assert query(asked, "SELECT count(*), count(DISTINCT id) FROM a") == [(20000, 20000)]
+
+
+def test_a_row_written_before_the_slot_and_committed_after_it_is_there(postgres: Any, tmp_path: Path) -> None:
+    """The fence: without it the row is in no chunk (not visible yet) and in no stream (older than the publication)."""
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    postgres.execute("CREATE TABLE other (id int PRIMARY KEY)")
+    asked = options(postgres, tmp_path)
+    once(replace(asked, tables=["other"]))  # the slot exists from here on
+    open_transaction = postgres.connect()
+    open_transaction.execute("INSERT INTO t VALUES (1)")
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: (once(asked), done.set()))
+    thread.start()
+    assert not done.wait(1.5)
+    open_transaction.commit()
+    assert done.wait(30)
+    thread.join()
+    open_transaction.close()
+    assert query(asked, "SELECT * FROM t") == [(1,)]
+
+
+def test_without_the_fence_that_row_is_lost(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(copying, "fence", lambda *_: None)
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    postgres.execute("CREATE TABLE other (id int PRIMARY KEY)")
+    asked = options(postgres, tmp_path)
+    once(replace(asked, tables=["other"]))
+    open_transaction = postgres.connect()
+    open_transaction.execute("INSERT INTO t VALUES (1)")
+    once(asked)
+    open_transaction.commit()
+    open_transaction.close()
+    once(asked)
+    assert query(asked, "SELECT * FROM t") == []
+
+
+def test_a_row_that_moves_behind_the_copy_keeps_its_toast_value(
+    postgres: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """An UPDATE moves a row from an unread page to a read one: the stream brings it without its unchanged value."""
+    _toasted(postgres)
+    asked = options(postgres, tmp_path)
+    _move_behind_first_chunk(postgres, monkeypatch)
+    once(asked)
+    assert query(asked, "SELECT id, touched, length(big) FROM t WHERE id = 3000") == [(3000, 1, 4000)]
+
+
+def test_without_reading_it_again_that_value_is_lost(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    _toasted(postgres)
+    asked = options(postgres, tmp_path)
+    _move_behind_first_chunk(postgres, monkeypatch)
+    monkeypatch.setattr("claimhouse.pipeline.copying.Copier.missing", lambda *_: None)
+    once(asked)
+    assert query(asked, "SELECT length(big) FROM t WHERE id = 3000") == [(None,)]
+
+
+def _toasted(postgres: Any) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, touched int, filler text, big text)")
+    postgres.execute("ALTER TABLE t ALTER big SET STORAGE EXTERNAL")
+    postgres.execute("INSERT INTO t SELECT g, 0, repeat('f', 1500), repeat('b', 4000) FROM generate_series(1, 3000) g")
+
+
+def _move_behind_first_chunk(postgres: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(copying, "FIRST_BLOCKS", 64)
+    monkeypatch.setattr(copying, "_next_step", lambda *_: 64)
+    real = copying.wait_flushed
+    state = {"chunks": 0}
+
+    def after_chunk(conn: Any) -> None:
+        real(conn)
+        state["chunks"] += 1
+        if state["chunks"] == 1:
+            postgres.execute("DELETE FROM t WHERE id <= 20")
+            postgres.execute("VACUUM t")  # frees room in pages that are read already
+            postgres.execute("UPDATE t SET touched = 1 WHERE id = 3000")
+
+    monkeypatch.setattr(copying, "wait_flushed", after_chunk)
+
+
+def test_a_table_rewritten_between_two_chunks_is_copied_again(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, filler text)")
+    postgres.execute("INSERT INTO t SELECT g, repeat('x', 1500) FROM generate_series(1, 3000) g")
+    postgres.execute("DELETE FROM t WHERE id % 2 = 0")
+    monkeypatch.setattr(copying, "FIRST_BLOCKS", 64)
+    real = copying.wait_flushed
+    state = {"chunks": 0}
+
+    def after_chunk(conn: Any) -> None:
+        real(conn)
+        state["chunks"] += 1
+        if state["chunks"] == 1:
+            postgres.execute("VACUUM FULL t")
+
+    monkeypatch.setattr(copying, "wait_flushed", after_chunk)
+    asked = options(postgres, tmp_path)
+    once(asked)
+    assert query(asked, "SELECT count(*), count(DISTINCT id) FROM t") == [(1500, 1500)]
+    (copy,) = take(open_lake(asked.location), "main").registry.tables["public/t"].copies
+    assert copy.number == 2
+
+
+def test_a_column_with_a_default_shows_it_in_older_rows(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
+    asked = options(postgres, tmp_path)
+    once(asked)
+    postgres.execute("ALTER TABLE t ADD COLUMN state text NOT NULL DEFAULT 'open'")
+    once(asked)
+    assert query(asked, "SELECT * FROM t ORDER BY id") == [(1, "open"), (2, "open")]
+    postgres.execute("UPDATE t SET state = 'shut' WHERE id = 2; INSERT INTO t VALUES (3, 'new')")
+    once(asked)
+    assert query(asked, "SELECT * FROM t ORDER BY id") == [(1, "open"), (2, "shut"), (3, "new")]
+
+
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        "ALTER TABLE t RENAME COLUMN a TO z",
+        "ALTER TABLE t DROP COLUMN a",
+        "ALTER TABLE t ALTER COLUMN a TYPE bigint",
+        "ALTER TABLE t ALTER COLUMN a TYPE text USING 'v' || a",
+        "ALTER TABLE t ALTER COLUMN b TYPE text USING upper(b)",
+        "ALTER TABLE t DROP COLUMN a; ALTER TABLE t ADD COLUMN a text DEFAULT 'again'",
+        "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (a)",
+        "ALTER TABLE t RENAME TO u; ALTER TABLE u RENAME TO t",
+        "DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, other float8); INSERT INTO t VALUES (9, 0.5)",
+        "TRUNCATE t; INSERT INTO t VALUES (5, 5, 'five')",
+    ],
+)
+def test_after_a_ddl_the_table_is_the_sources_again(postgres: Any, tmp_path: Path, ddl: str) -> None:
+    postgres.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, a int NOT NULL, b text); INSERT INTO t VALUES (1, 10, 'x'), (2, 20, 'y')"
+    )
+    asked = options(postgres, tmp_path)
+    once(asked)
+    postgres.execute(ddl)
+    once(asked)
+    for _ in range(2):
+        with Session(open_lake(asked.location)) as lake:
+            table = lake.sql("SELECT * FROM t").arrow()
+        cursor = postgres.conn.execute("SELECT * FROM t")
+        assert table.column_names == [d.name for d in cursor.description]
+        held = sorted(zip(*(c.to_pylist() for c in table.columns), strict=True), key=str)
+        assert held == sorted(cursor.fetchall(), key=str)
+        postgres.execute("DELETE FROM t WHERE ctid = (SELECT min(ctid) FROM t)")
+        once(asked)
+
+
+def test_readers_beside_a_writer_never_see_half_a_transaction(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE debit (id int PRIMARY KEY, v int); CREATE TABLE credit (id int PRIMARY KEY, v int)")
+    asked = options(postgres, tmp_path, freshness=0.001, flush_interval=0.05)
+    stop = threading.Event()
+
+    def write() -> None:
+        with postgres.connect() as other:
+            n = 0
+            while not stop.is_set():
+                n += 1
+                other.execute("INSERT INTO debit VALUES (%s, %s)", (n, n))
+                other.execute("INSERT INTO credit VALUES (%s, %s)", (n, -n))
+                if n % 3 == 0:
+                    other.execute("UPDATE debit SET v = v + 1 WHERE id = %s", (n // 2,))
+                    other.execute("UPDATE credit SET v = v - 1 WHERE id = %s", (n // 2,))
+                other.commit()
+
+    with running(asked):
+        until(lambda: query(asked, "SELECT count(*) FROM credit") == [(0,)])
+        writer = threading.Thread(target=write)
+        writer.start()
+        reads, largest = 0, 0
+        deadline = time.monotonic() + 4
+        while time.monotonic() < deadline:
+            ((debit, credit, count),) = query(
+                asked,
+                "SELECT (SELECT coalesce(sum(v), 0) FROM debit), (SELECT coalesce(sum(v), 0) FROM credit), (SELECT count(*) FROM debit)",
+            )
+            assert debit + credit == 0
+            reads, largest = reads + 1, max(largest, count)
+        stop.set()
+        writer.join()
+    assert reads > 10 and largest > 100
+
+
+def test_a_second_capture_of_the_same_source_is_refused_and_names_the_first(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    asked = options(postgres, tmp_path)
+    with running(asked):
+        until(lambda: query(asked, "SELECT count(*) FROM t") == [(0,)])
+        with pytest.raises(SlotBusy, match=r"\d"):
+            once(asked)
+        postgres.execute("INSERT INTO t VALUES (1)")
+        until(lambda: query(asked, "SELECT count(*) FROM t") == [(1,)])
+
+
+def test_a_zombie_stops_for_good_when_another_owner_has_taken_over(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    asked = options(postgres, tmp_path)
+    with pytest.raises(Fenced), running(asked):
+        until(lambda: query(asked, "SELECT count(*) FROM t") == [(0,)])
+        claim(open_lake(asked.location), "main")
+        postgres.execute("INSERT INTO t VALUES (1)")
+        time.sleep(1)
+    confirmed = postgres.execute("SELECT count(*) FROM pg_replication_slots WHERE active")
+    assert confirmed == [(0,)]
+    once(asked)
+    assert query(asked, "SELECT * FROM t") == [(1,)]
+
+
+def test_a_slot_that_is_gone_stops_the_capture_and_says_what_is_missing(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    asked = options(postgres, tmp_path)
+    done = once(asked)
+    postgres.execute("SELECT pg_drop_replication_slot(%s)", (done.slot,))
+    postgres.execute("INSERT INTO t VALUES (1)")
+    with pytest.raises(SourceLost, match=r"slot .* is missing.*0/"):
+        once(asked)
+
+
+def test_a_slot_moved_by_someone_else_stops_the_capture(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    asked = options(postgres, tmp_path)
+    done = once(asked)
+    postgres.execute("INSERT INTO t VALUES (1)")
+    postgres.execute("SELECT pg_replication_slot_advance(%s, pg_current_wal_insert_lsn())", (done.slot,))
+    with pytest.raises(SourceLost, match="moved"):
+        once(asked)
+
+
+def test_another_database_is_not_taken_for_the_captured_one(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    asked = options(postgres, tmp_path)
+    once(asked)
+    with pytest.raises(SourceLost, match="database"):
+        once(replace(asked, dsn=postgres.dsn.replace(postgres.name, "postgres")))
+
+
+def test_a_role_that_may_not_publish_is_told_the_sql(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    with pytest.raises(NotReady) as told:
+        once(options(postgres, tmp_path, dsn=postgres.role()))
+    assert "CREATE PUBLICATION" in (told.value.hint or "")
+
+
+def test_patterns_that_match_nothing_are_an_error(postgres: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        once(options(postgres, tmp_path))
+
+
+def test_two_sources_are_joined_in_one_query_and_live_alone(postgres: Any, server: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'one')")
+    postgres.execute("CREATE TABLE u (id int PRIMARY KEY, w text); INSERT INTO u VALUES (1, 'eins')")
+    a = options(postgres, tmp_path, source="claims", tables=["t"])
+    b = options(postgres, tmp_path, source="policies", tables=["u"])
+    once(a)
+    with running(b):
+        until(lambda: query(b, "SELECT w FROM policies.public.u") == [("eins",)])
+        assert query(a, "SELECT v, w FROM claims.public.t JOIN policies.public.u USING (id)") == [("one", "eins")]
+        once(a)
+        postgres.execute("UPDATE u SET w = 'uno'")
+        until(lambda: query(b, "SELECT w FROM policies.public.u") == [("uno",)])
+
+
+def test_a_broken_connection_is_mended(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    asked = options(postgres, tmp_path)
+    with running(asked):
+        until(lambda: query(asked, "SELECT count(*) FROM t") == [(0,)])
+        postgres.execute(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = current_database()"
+        )
+        postgres.execute("INSERT INTO t VALUES (1)")
+        until(lambda: query(asked, "SELECT count(*) FROM t") == [(1,)])
+
+
+def test_an_idle_source_moves_its_slot(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("claimhouse.pipeline.capture.IDLE_SECONDS", 0.2)
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE busy (id int PRIMARY KEY)")
+    asked = options(postgres, tmp_path, tables=["t"])
+    with running(asked):
+        until(lambda: query(asked, "SELECT count(*) FROM t") == [(0,)])
+        postgres.execute("INSERT INTO busy SELECT generate_series(1, 20000)")
+        before = current_lsn(postgres.conn)
+        until(lambda: take(open_lake(asked.location), "main").mark.end_lsn >= before)
