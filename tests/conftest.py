@@ -5,6 +5,7 @@ The server lives in a folder that a watcher process removes when this process en
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -66,7 +68,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     watcher = subprocess.Popen(
         [sys.executable, "-c", _WATCH, str(folder)], stdin=subprocess.PIPE, start_new_session=True
     )
-    running = Embedded(folder, fast=True).start()
+    programs = os.environ.get("CLAIMHOUSE_TEST_PROGRAMS")  # the bin folder of another PostgreSQL, 14 to 18
+    running = Embedded(folder, fast=True, programs=Path(programs) if programs else None).start()
     yield running
     running.stop(wait=5.0)
     assert watcher.stdin is not None
