@@ -55,12 +55,30 @@ def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def seconds(option: str, text: str) -> float:
+    """`parse_duration` for an option of the command line. Raises UsageError."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def _zone(value: object) -> object:
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(str(value)).key
+    except (LookupError, ValueError, OSError):
+        raise ValueError("a time zone is called UTC or Europe/Berlin") from None
+
+
 def _shown_duration(value: float | None) -> str | None:
     return None if value is None else format_duration(value)
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(_shown_duration)]
 Patterns = Annotated[list[str], BeforeValidator(_listed)]
+Zone = Annotated[str, BeforeValidator(_zone)]
 Format = Literal["table", "json", "csv", "parquet", "arrow", "markdown"]
 
 
@@ -103,6 +121,7 @@ class Query(_Section):
     format: Format = Field(
         default="table", description="what `query` prints: table, json, csv, parquet, arrow or markdown"
     )
+    zone: Zone = Field(default="UTC", description="the book's time zone: there a day of --at ends")
 
 
 class Settings(_Section):
@@ -259,6 +278,14 @@ def choose(
     raise UsageError(
         "no source is named", hint=f"add --source postgresql://user@host/database, or [source.main] dsn to {FILE}"
     )
+
+
+def only(settings: Settings, source: str | None, name: str | None = None) -> tuple[str, Source]:
+    """(name, source) for a command that acts on one. Raises UsageError where several could be meant."""
+    chosen = choose(settings, source, name)
+    if len(chosen) > 1:
+        raise UsageError("several sources are in the settings", hint=f"choose: --source {' or --source '.join(chosen)}")
+    return next(iter(chosen.items()))
 
 
 def changed(source: Source, name: str, given: Mapping[str, object]) -> Source:

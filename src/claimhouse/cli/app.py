@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from claimhouse.cli import config, init, run
+from claimhouse.cli import config, detach, doctor, init, query, run, status, verify
 
 app = typer.Typer(
     name="claimhouse",
@@ -37,5 +37,10 @@ def root(
 
 
 app.command()(init.init)
+app.command()(doctor.doctor)
 app.command()(run.run)
+app.command()(query.query)
+app.command()(status.status)
+app.command()(verify.verify)
+app.command()(detach.detach)
 app.add_typer(config.app, name="config")

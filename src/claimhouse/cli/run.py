@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from claimhouse.cli.options import ConfigOption, LakeOption, NameOption, SourceOption, settings_for
-from claimhouse.cli.talk import columns, emit_line, fail, say, warn
+from claimhouse.cli.talk import byte_count, columns, emit_line, fail, say, warn
 
 if TYPE_CHECKING:
     from claimhouse.pipeline import Capture, Summary
@@ -166,14 +167,40 @@ def _json_events(kind: str, fields: dict[str, Any]) -> None:
 
 
 def _talk(several: bool) -> Tell:
+    """Events in words, for a person; cuts are not told, copies at most once a second."""
+    last: dict[str, float] = {}
+
     def tell(kind: str, fields: dict[str, Any]) -> None:
         prefix = f"{fields['source']}: " if several else ""
-        if kind == "cut":
-            return
-        text = " ".join(f"{k}={v}" for k, v in fields.items() if k != "source")
-        (warn if kind in ("refused", "errored", "reconnect") else say)(f"{prefix}{kind} {text}")
+        if kind == "copy":
+            now = time.monotonic()
+            if now - last.setdefault(fields["source"], now) < 1:
+                return
+            last[fields["source"]] = now
+        if words := in_words(kind, fields):
+            (warn if kind in ("refused", "errored", "reconnect") else say)(prefix + words)
 
     return tell
+
+
+def in_words(kind: str, fields: Mapping[str, Any]) -> str:
+    """An event as a sentence; empty for what is not worth one."""
+    table = fields.get("table", "")
+    match kind:
+        case "cut":
+            return ""
+        case "copy":
+            of = f", page {fields['blocks']:,} of {fields['total']:,}" if fields.get("total") else ""
+            return f"copying {table}: {fields['rows']:,} rows{of}"
+        case "copied":
+            return f"copied {table}: {fields['rows']:,} rows"
+        case "refused":
+            return f"{table} is not captured: {fields['reason']}"
+        case "reconnect":
+            return f"{fields['reason']}; trying again in {fields['seconds']:.1f} s"
+        case "wait":
+            return str(fields["text"])
+    return " ".join([kind, *(f"{k}={v}" for k, v in fields.items() if k != "source")])
 
 
 def _report(outcome: Outcome, settings: Settings, *, as_json: bool, once: bool) -> None:
@@ -192,7 +219,7 @@ def _report(outcome: Outcome, settings: Settings, *, as_json: bool, once: bool) 
             warn(f"{name}: {table} is errored: {why}")
         if summary.slot and summary.held_bytes is not None:
             say(
-                f"slot {summary.slot} keeps {summary.held_bytes / 1e6:,.1f} MB of WAL on the server until the next run;"
+                f"slot {summary.slot} keeps {byte_count(summary.held_bytes)} of WAL on the server until the next run;"
                 " if there is to be none: claimhouse detach"
             )
     if outcome.summaries:

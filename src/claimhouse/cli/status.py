@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from claimhouse.cli.options import ConfigOption, JsonOption, LakeOption, NameOption, SourceOption, settings_for
-from claimhouse.cli.talk import columns, emit, paint, say, warn
+from claimhouse.cli.talk import byte_count, columns, emit, say, warn
 
 if TYPE_CHECKING:
     from claimhouse.query.status import LakeStatus, SourceStatus
@@ -82,18 +82,22 @@ def ask(dsn: str, status: SourceStatus) -> dict[str, Any]:
     with connect(dsn) as conn:
         here = current_lsn(conn)
         slot = slot_state(conn, status.slot)
-    told: dict[str, Any] = {"at": lsn_text(here), "cut_behind_bytes": max(here - parse_lsn(status.end_lsn), 0)}
-    if slot is None:
-        return {**told, "wal_status": "lost", "confirmed": None}
-    confirmed = slot.confirmed_flush_lsn
-    return {
-        **told,
-        "confirmed": lsn_text(confirmed) if confirmed is not None else None,
-        "confirmed_behind_bytes": here - confirmed if confirmed is not None else None,
-        "wal_status": slot.wal_status,
-        "safe_wal_bytes": getattr(slot, "safe_wal_size", None),
-        "active_pid": getattr(slot, "active_pid", None),
+    told: dict[str, Any] = {
+        "at": lsn_text(here),
+        "cut_behind_bytes": max(here - parse_lsn(status.end_lsn), 0),
+        "wal_status": slot.wal_status if slot else "lost",
     }
+    if slot is not None:
+        confirmed = slot.confirmed_flush_lsn
+        told |= {
+            "confirmed": lsn_text(confirmed) if confirmed is not None else None,
+            "confirmed_behind_bytes": slot.behind_bytes,
+            "retained_bytes": slot.retained_bytes,
+            "safe_wal_bytes": slot.safe_wal_size,
+            "active_pid": slot.active_pid,
+            "inactive_since": slot.inactive_since,
+        }
+    return told
 
 
 def print_status(told: LakeStatus, asked: dict[str, dict[str, Any]]) -> None:
@@ -117,11 +121,12 @@ def hops(source: SourceStatus, server: dict[str, Any] | None) -> list[tuple[obje
     """One row per hop, from the server to the Delta tables."""
     rows: list[tuple[object, ...]] = []
     if server is not None:
-        state = server["wal_status"] or ""
-        health = "" if state in ("reserved", "") else paint(f"slot {state}", "red", __import__("sys").stdout)
-        rows.append(("server", server["at"], "", health))
-        rows.append(("confirmed", server["confirmed"] or "none", _bytes(server.get("confirmed_behind_bytes")), ""))
-    behind = _bytes(server["cut_behind_bytes"]) if server is not None else ""
+        reader = f"read by process {server['active_pid']}" if server.get("active_pid") else "nobody reads it"
+        state = server["wal_status"]
+        health = reader if state == "reserved" else f"{state}, {reader}"
+        rows.append(("server", server["at"], "", ""))
+        rows.append(("slot", server.get("confirmed"), byte_count(server.get("confirmed_behind_bytes")), health))
+    behind = byte_count(server["cut_behind_bytes"]) if server is not None else ""
     rows.append(("newest cut", source.end_lsn, behind, _ago(source.cut_at)))
     rows.append(("Delta tables", f"cut {source.flushed_cut}", f"{source.tail_cuts} cuts", _ago(source.flushed_at)))
     return rows
@@ -145,15 +150,6 @@ def table_rows(source: SourceStatus) -> list[tuple[object, ...]]:
         )
         for t in source.tables
     ]
-
-
-def _bytes(count: int | None) -> str:
-    if count is None:
-        return ""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count} bytes"
 
 
 def _ago(when: str | None) -> str:

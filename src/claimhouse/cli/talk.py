@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import IO
 
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
-LEVEL_COLOURS = {"error": "red", "warning": "yellow", "ok": "green", "info": "dim"}
+_LEVELS = {"error": "red", "warn": "yellow", "ok": "green", "info": "dim"}
 
 
 def coloured(stream: IO[str]) -> bool:
@@ -37,6 +37,11 @@ def fail(message: str, hint: str | None = None) -> None:
     print(paint("error:", "red", sys.stderr), printable(message), file=sys.stderr)
     if hint:
         print(paint("hint:", "bold", sys.stderr), printable(hint), file=sys.stderr)
+
+
+def level_mark(level: str) -> str:
+    """A finding's level as the first column of its line on stdout: a word, and a colour beside it."""
+    return paint(level.ljust(5), _LEVELS.get(level, ""), sys.stdout)
 
 
 def emit(value: object) -> None:
@@ -67,6 +72,16 @@ def columns(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def printable(text: str) -> str:
     """The text without control characters: a table's name must not steer the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def byte_count(count: int | None) -> str:
+    """`12.3 MB`; nothing for None."""
+    if count is None:
+        return ""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count} bytes"
 
 
 def _number(value: object) -> str:
