@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from claimhouse.change import Changes, Decoded
 from claimhouse.errors import SourceError, Unsupported
 from claimhouse.postgres.frames import Raw
-from claimhouse.postgres.rows import Messages, Relation, RelationColumn, Shape
+from claimhouse.postgres.rows import Group, Relation, RelationColumn, Shape, build
 from claimhouse.postgres.transactions import BEGIN, COMMIT, MESSAGE, RELATION, ExtendsXids, Stretch, Unfinished
 from claimhouse.table import Table
 
@@ -132,10 +133,16 @@ class Decoder:
     def _decode(self, raw: Raw, *, part: bool = False) -> Decoded:
         stretch = Stretch(raw, self._unfinished, self._xids)
         decoded = Decoded(part=part)
+        groups = self._groups(stretch)
         counts: list[tuple[str, np.ndarray]] = []
-        for shape, messages in self._groups(stretch):
-            kept = self._build(decoded, stretch, shape, messages)
-            counts.append((shape.table.folder, messages.transaction[:kept]))
+        for (shape, places), built in zip(groups, build(stretch, groups), strict=True):
+            kept, batch = len(places), built
+            if isinstance(batch, Unsupported):
+                kept, batch = _good(stretch, shape, places)
+                decoded.errors.append((shape.table, stretch.position_of(places[kept]), str(built)))
+            if batch is not None:
+                decoded.changes.append(Changes(shape.table, batch))
+                counts.append((shape.folder, stretch.transaction[places[:kept]]))
         if part:
             self._unfinished = stretch.unfinished(self._unfinished, counts)
             return decoded
@@ -145,33 +152,19 @@ class Decoder:
         self._unfinished = None
         return decoded
 
-    def _build(self, decoded: Decoded, stretch: Stretch, shape: Shape, messages: Messages) -> int:
-        """Add the rows, return how many. A value that cannot be kept ends the table where its transaction starts."""
-        try:
-            decoded.changes.append(Changes(shape.table, shape.batch(messages)))
-            return len(messages)
-        except Unsupported as error:
-            good = _good(shape, messages)
-            whose = messages.transaction[good]
-            lsn = stretch.end_lsn[whose] or stretch.commit_lsn[whose]
-            decoded.errors.append((shape.table, int(lsn), str(error)))
-        if good:
-            decoded.changes.append(Changes(shape.table, shape.batch(messages.first(good))))
-        return good
-
-    def _groups(self, stretch: Stretch) -> list[tuple[Shape, Messages]]:
+    def _groups(self, stretch: Stretch) -> list[Group]:
         """The rows by table version, by first appearance."""
         rows = stretch.rows()
         spans = self._spans(stretch, rows)
-        found: list[tuple[int, Shape, Messages]] = []
+        found: list[Group] = []
         for oid, places in rows.items():
             if oid not in spans:
                 raise SourceError(f"the stream brought rows of a relation ({oid}) that it had not announced")
             bounds = [*np.searchsorted(places, [place for place, _ in spans[oid]]).tolist(), len(places)]
             for (_, shape), begin, end in zip(spans[oid], bounds, bounds[1:], strict=False):
                 if shape is not None and end > begin:
-                    found.append((int(places[begin]), shape, stretch.messages(places[begin:end])))
-        return [(shape, messages) for _, shape, messages in sorted(found, key=lambda group: group[0])]
+                    found.append((shape, places[begin:end]))
+        return sorted(found, key=lambda group: int(group[1][0]))
 
     def _spans(self, stretch: Stretch, rows: dict[int, np.ndarray]) -> dict[int, _Spans]:
         """Per relation, its shapes in order; the first is the one that held before this stretch."""
@@ -231,15 +224,15 @@ def parse_relation(body: bytes) -> Relation:
     return Relation(oid, schema.decode() or "pg_catalog", name.decode(), identity, tuple(columns))
 
 
-def _good(shape: Shape, messages: Messages) -> int:
-    """How many rows come before the first transaction with a row that cannot be kept."""
-    edges = [0, *(np.flatnonzero(np.diff(messages.transaction)) + 1).tolist()]
-    good, bad = 0, len(edges)  # the rows before edges[good] can be kept, those before edges[bad] cannot
+def _good(stretch: Stretch, shape: Shape, places: np.ndarray) -> tuple[int, pa.RecordBatch | None]:
+    """The rows before the first transaction with one that cannot be kept: how many, and their batch."""
+    edges = [0, *(np.flatnonzero(np.diff(stretch.transaction[places])) + 1).tolist()]
+    good, bad, kept = 0, len(edges), None  # the rows before edges[good] can be kept, those before edges[bad] cannot
     while bad - good > 1:
         middle = (good + bad) // 2
-        try:
-            shape.batch(messages.first(edges[middle]))
-            good = middle
-        except Unsupported:
+        (built,) = build(stretch, [(shape, places[: edges[middle]])])
+        if isinstance(built, Unsupported):
             bad = middle
-    return edges[good]
+        else:
+            good, kept = middle, built
+    return edges[good], kept

@@ -1,30 +1,42 @@
-"""Rows of one table version out of their messages: the batch that goes into a cut.
+"""Rows out of their messages: the batches that go into a cut.
 
-All rows of the group are built column by column (see tuples). What an update leaves out (unchanged TOAST) is taken from
-the old tuple where that was sent, else its column is named in `_missing`. Where a kind cannot hold a value, its text
-goes to `_exact`. An identity column's old value stands in `_old_…` where the key changed.
+A batch is built column by column (see tuples). What an update leaves out (unchanged TOAST) is taken from the old tuple
+where that was sent, else its column is named in `_missing`. Where a kind cannot hold a value, its text goes to
+`_exact`. An identity column's old value stands in `_old_…` where the key changed.
+
+A cut often brings a few rows of many tables, and then the calls cost more than the rows. So the small groups are built
+together: one walk, one cast per kind, and each table gets its slices. A large group is built in blocks that stay in
+the processor's cache.
 """
 
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from claimhouse.change import EXACT, old_name, section_schema
-from claimhouse.errors import Unsupported
-from claimhouse.postgres.tuples import TEXT, UNCHANGED, Cells, Memory, walk
+from claimhouse.change import EXACT, META, section_schema
+from claimhouse.errors import SourceError, Unsupported
+from claimhouse.postgres.transactions import DELETE, INSERT, TRUNCATE, UPDATE, Stretch
+from claimhouse.postgres.tuples import TEXT, UNCHANGED, Cells, walk
 from claimhouse.postgres.types import cast
 from claimhouse.table import Column, Table
 
-INSERT, UPDATE, DELETE, TRUNCATE = (ord(c) for c in "IUDT")
-BLOCK = 1 << 14  # rows: the columns are walked one after the other, faster while their messages stay in the cache
+SMALL = 1 << 10  # rows: a group below is built together with others
+BLOCK = 1 << 14  # rows: a larger group is built in blocks
+POOL = 1 << 17  # bytes of text: more is not pooled
 _NEW = ord("N")
 _OPS = np.zeros(256, np.uint8)
 _OPS[[INSERT, UPDATE, DELETE, TRUNCATE]] = np.frombuffer(b"cudt", np.uint8)
+
+Cast = tuple[pa.Array, pa.Array | None]
+Built = pa.RecordBatch | Unsupported
+_Ask = tuple[int, int, Column, Cells]  # the group, the column's number in its table, and what is to be cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +60,6 @@ class Relation:
     columns: tuple[RelationColumn, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Messages:
-    """Row messages of one table version, in commit order (n each): what they are, where, and whose."""
-
-    memory: Memory
-    kinds: np.ndarray  # uint8: I, U, D or T
-    offsets: np.ndarray  # int64
-    end_lsn: np.ndarray
-    seq: np.ndarray
-    xid: np.ndarray
-    committed_at: np.ndarray  # microseconds since 1970
-    transaction: np.ndarray  # its index in the stretch
-
-    def __len__(self) -> int:
-        return len(self.kinds)
-
-    def part(self, begin: int, end: int) -> Messages:
-        """Those in [begin, end)."""
-        fields = (self.kinds, self.offsets, self.end_lsn, self.seq, self.xid, self.committed_at, self.transaction)
-        return Messages(self.memory, *(f[begin:end] for f in fields))
-
-
 class Shape:
     """A table version together with the relation under which its rows come: which cell goes to which column."""
 
@@ -77,158 +67,207 @@ class Shape:
         self.relation = relation
         self.table = table
         places = {column.name: place for place, column in enumerate(relation.columns)}
-        self.places = [places.get(column.name) for column in table.columns]
-        self.key = [(places.get(column.name), column) for column in table.key]
+        self.folder = table.folder
         self.schema = section_schema(table)
-
-    def batch(self, messages: Messages) -> pa.RecordBatch:
-        """The changes that these messages tell. Raises Unsupported."""
-        if len(messages) <= BLOCK:
-            return pa.RecordBatch.from_arrays(_Rows(self, messages).arrays(), schema=self.schema)
-        blocks = range(0, len(messages), BLOCK)
-        return pa.concat_batches([self.batch(messages.part(begin, begin + BLOCK)) for begin in blocks])
+        fields = list(self.schema)[len(META) :]
+        self.columns = list(zip(table.columns, (places.get(c.name) for c in table.columns), fields, strict=False))
+        self.key = list(
+            zip(table.key, (places.get(c.name) for c in table.key), fields[len(table.columns) :], strict=True)
+        )
 
 
-class _Rows:
-    """One batch in the making."""
+Group = tuple[Shape, np.ndarray]  # a shape, and the numbers of the messages that tell its rows, in order
 
-    def __init__(self, shape: Shape, messages: Messages) -> None:
-        self.shape = shape
-        self.messages = messages
-        self.memory = messages.memory
-        self.n = len(messages)
-        told = np.flatnonzero(messages.kinds != TRUNCATE)
-        self.told = None if len(told) == self.n else told  # the rows that have a tuple, if not all do
-        self.kinds = messages.kinds[told]
-        self.exact: list[tuple[str, pa.Array]] = []
-        self._walk(messages.offsets[told])
 
-    def _walk(self, offsets: np.ndarray) -> None:
+def build(stretch: Stretch, groups: Sequence[Group]) -> list[Built]:
+    """One batch for each group; Unsupported in its stead where a value cannot be kept."""
+    small = [group for group in groups if len(group[1]) < SMALL]
+    together = iter(_Builder(stretch, small).batches() if small else [])
+    return [next(together) if len(places) < SMALL else _large(stretch, shape, places) for shape, places in groups]
+
+
+def _large(stretch: Stretch, shape: Shape, places: np.ndarray) -> Built:
+    blocks: list[pa.RecordBatch] = []
+    for begin in range(0, len(places), BLOCK):
+        (block,) = _Builder(stretch, [(shape, places[begin : begin + BLOCK])]).batches()
+        if isinstance(block, Unsupported):
+            return block
+        blocks.append(block)
+    return blocks[0] if len(blocks) == 1 else pa.concat_batches(blocks)
+
+
+class _Builder:
+    """Batches in the making: the rows of all groups one after the other, group g's are `self.spans[g]`."""
+
+    def __init__(self, stretch: Stretch, groups: Sequence[Group]) -> None:
+        self.shapes = [shape for shape, _ in groups]
+        sizes = [len(places) for _, places in groups]
+        ends = np.cumsum(sizes).tolist()
+        self.spans = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        self.messages = stretch.messages(np.concatenate([places for _, places in groups]))
+        self.memory = stretch.memory
+        self.n = len(self.messages)
+        counts = np.repeat([len(shape.relation.columns) for shape in self.shapes], sizes)
+        counts[self.messages.kinds == TRUNCATE] = 0
+        self._walk(self.messages.offsets, counts)
+
+    def _walk(self, offsets: np.ndarray, counts: np.ndarray) -> None:
         """Find all cells: `first` of the tuple that comes first, `cells` of the row as it is now."""
-        memory, columns = self.memory, len(self.shape.relation.columns)
-        self._expect(offsets + 6, columns)
-        self.first, end = walk(memory, offsets + 8, columns)
+        memory = self.memory
+        told = counts > 0
+        self._expect(offsets[told] + 6, counts[told])
+        self.first, end = walk(memory, offsets + 8, counts)
         self.cells = self.first
-        self.old = np.flatnonzero(
-            (self.kinds == UPDATE) & (memory.bytes[offsets + 5] != _NEW)
-        )  # rows with an old tuple
+        # The rows with an old tuple before the new one.
+        self.old = np.flatnonzero((self.messages.kinds == UPDATE) & (memory.bytes[offsets + 5] != _NEW))
         if len(self.old):
-            self._expect(end[self.old] + 1, columns)
-            second, _ = walk(memory, end[self.old] + 3, columns)
-            self.cells = [self._now(old, new) for old, new in zip(self.first, second, strict=True)]
+            self._expect(end[self.old] + 1, counts[self.old])
+            second, _ = walk(memory, end[self.old] + 3, counts[self.old])
+            self.cells = [self._now(*pair) for pair in zip(self.first, second, strict=False)]
 
-    def _expect(self, places: np.ndarray, columns: int) -> None:
+    def _expect(self, places: np.ndarray, counts: np.ndarray) -> None:
         cells = self.memory.bytes
-        if ((cells[places].astype(np.int64) << 8 | cells[places + 1]) != columns).any():
-            raise Unsupported(f"table {self.shape.table.label}: a row has not the columns that were announced")
+        if ((cells[places].astype(np.int64) << 8 | cells[places + 1]) != counts).any():
+            raise SourceError("the stream brought a row that has not the columns its table was announced with")
 
     def _now(self, first: Cells, second: Cells) -> Cells:
         """The new tuple's cells; unchanged TOAST from the old tuple where that has it."""
         given = ~((second.kind == UNCHANGED) & (first.kind[self.old] == TEXT))
         return first.put(self.old[given], second.take(given))
 
-    def arrays(self) -> list[pa.Array]:
-        columns = [self._column(column, place) for column, place in self._columns()]
-        olds = self._olds()
-        return [*self._meta(), *columns, *olds]
+    def batches(self) -> list[Built]:
+        meta = self._meta()
+        unchanged = [place for place, cells in enumerate(self.cells) if (cells.kind == UNCHANGED).any()]
+        casts = self._casts()
+        built: list[Built] = []
+        for number, shape in enumerate(self.shapes):
+            mine = casts[number]
+            if isinstance(mine, Unsupported):
+                built.append(mine)
+                continue
+            try:
+                built.append(self._batch(number, shape, meta, mine, unchanged))
+            except Unsupported as error:
+                built.append(error)
+        return built
 
-    def _columns(self) -> list[tuple[Column, int | None]]:
-        return list(zip(self.shape.table.columns, self.shape.places, strict=True))
-
-    def _column(self, column: Column, place: int | None) -> pa.Array:
-        if place is None:
-            return pa.nulls(self.n, self.shape.schema.field(column.physical).type)
-        typed, exact = cast(self.cells[place].strings(self.memory), column)
-        return self._spread(typed, exact, column.physical, self.told)
-
-    def _spread(self, typed: pa.Array, exact: pa.Array | None, name: str, rows: np.ndarray | None) -> pa.Array:
-        """Bring values that are there for `rows` only to all n; keep what is exact under that name."""
-        if rows is not None:
-            places = np.full(self.n, -1)
-            places[rows] = np.arange(len(rows))
-            index = pa.array(places, mask=places < 0)
-            typed = typed.take(index)
-            exact = None if exact is None else exact.take(index)
-        if exact is not None and exact.null_count < len(exact):
-            self.exact.append((name, exact))
-        return typed
-
-    def _olds(self) -> list[pa.Array]:
-        key, olds = self.shape.key, self.old
-        if not key:
-            return []
-        before: list[pa.Array | None] = [None] * len(key)
-        if len(olds):
-            before = [None if p is None else self.first[p].take(olds).strings(self.memory) for p, _ in key]
-            if self.shape.table.identity == "key":
-                changed = self._changed(before)
-                olds = olds[changed]
-                before = [None if b is None else b.filter(pa.array(changed)) for b in before]
-        rows = olds if self.told is None else self.told[olds]
-        return [self._old(column, text, rows) for (_, column), text in zip(key, before, strict=True)]
-
-    def _old(self, column: Column, text: pa.Array | None, rows: np.ndarray) -> pa.Array:
-        name = old_name(column.physical)
-        if text is None or not len(rows):
-            return pa.nulls(self.n, self.shape.schema.field(name).type)
-        typed, exact = cast(text, column)
-        return self._spread(typed, exact, name, rows)
-
-    def _changed(self, before: list[pa.Array | None]) -> np.ndarray:
-        """Which of the rows with an old tuple have another key now: by text, in any key column."""
-        changed = np.zeros(len(self.old), bool)
-        for (place, _), text in zip(self.shape.key, before, strict=True):
-            if place is not None and text is not None:
-                same = pc.equal(text, self.cells[place].take(self.old).strings(self.memory))
-                changed |= ~pc.fill_null(same, False).to_numpy(zero_copy_only=False)
-        return changed
+    def _batch(
+        self, number: int, shape: Shape, meta: list[pa.Array], casts: list[Cast], unchanged: list[int]
+    ) -> pa.RecordBatch:
+        span = self.spans[number]
+        begin, size = span.start, span.stop - span.start
+        olds = self._olds(shape, span)
+        meta = [array.slice(begin, size) for array in meta]
+        names = [field.name for _, _, field in (*shape.columns, *shape.key)]
+        exact = [(name, text) for name, (_, text) in zip(names, (*casts, *olds), strict=True) if text is not None]
+        meta.append(self._missing(shape, span) if unchanged else pa.nulls(size, pa.string()))
+        meta.append(_exact_map(exact, size) if exact else pa.nulls(size, EXACT))
+        return pa.RecordBatch.from_arrays([*meta, *(a for a, _ in casts), *(a for a, _ in olds)], schema=shape.schema)
 
     def _meta(self) -> list[pa.Array]:
-        """The columns META, in its order."""
+        """The first seven columns of META, over all groups."""
         n, messages = self.n, self.messages
         ends = pa.py_buffer(np.arange(n + 1, dtype=np.int32))
-        moments = pa.py_buffer(np.ascontiguousarray(messages.committed_at))
+        versions = [shape.table.version for shape in self.shapes]
         return [
             pa.Array.from_buffers(pa.string(), n, [None, ends, pa.py_buffer(_OPS[messages.kinds])]),
             pa.array(messages.end_lsn),
             pa.array(messages.seq),
             pa.array(messages.xid),
-            pa.Array.from_buffers(pa.timestamp("us", tz="UTC"), n, [None, moments]),
-            pa.array(np.full(n, self.shape.table.version, np.int32)),
+            pa.Array.from_buffers(pa.timestamp("us", tz="UTC"), n, [None, pa.py_buffer(messages.committed_at)]),
+            pa.array(np.repeat(np.array(versions, np.int32), [s.stop - s.start for s in self.spans])),
             pa.nulls(n, pa.int32()),
-            self._missing(),
-            exact_map(self.exact, self.n),
         ]
 
-    def _missing(self) -> pa.Array:
+    def _casts(self) -> list[list[Cast] | Unsupported]:
+        """Per group, its columns; columns of one kind are cast together where they are small."""
+        wanted: defaultdict[str, list[_Ask]] = defaultdict(list)
+        done: list[dict[int, Cast]] = [{} for _ in self.shapes]
+        failed: dict[int, Unsupported] = {}
+        for group, (shape, span) in enumerate(zip(self.shapes, self.spans, strict=True)):
+            for number, (column, place, field) in enumerate(shape.columns):
+                if place is None or place >= len(self.cells):  # not published; nothing but truncates
+                    done[group][number] = (pa.nulls(span.stop - span.start, field.type), None)
+                else:
+                    wanted[column.kind].append((group, number, column, self.cells[place].take(span)))
+        for asks in wanted.values():
+            for (group, number, column, cells), pooled in zip(asks, self._pooled(asks), strict=True):
+                try:
+                    done[group][number] = pooled or cast(cells.strings(self.memory), column)
+                except Unsupported as error:
+                    failed[group] = error
+        return [
+            failed.get(group) or [casts[number] for number in range(len(shape.columns))]
+            for group, (shape, casts) in enumerate(zip(self.shapes, done, strict=True))
+        ]
+
+    def _pooled(self, asks: list[_Ask]) -> Sequence[Cast | None]:
+        """One cast for all of these columns; None for each where that does not pay, or does not work."""
+        if len(asks) == 1:
+            return [None]
+        length = np.concatenate([cells.length for *_, cells in asks])
+        if int(length.sum()) > POOL:
+            return [None] * len(asks)
+        start = np.concatenate([cells.start for *_, cells in asks])
+        present = np.concatenate([cells.kind for *_, cells in asks]) == TEXT
+        try:
+            typed, exact = cast(self.memory.few_strings(start, length, present), asks[0][2])
+        except Unsupported:
+            return [None] * len(asks)
+        slices: list[Cast] = []
+        begin = 0
+        for *_, cells in asks:
+            size = len(cells.kind)
+            text = exact and exact.slice(begin, size)
+            slices.append((typed.slice(begin, size), text if text is not None and text.null_count < size else None))
+            begin += size
+        return slices
+
+    def _olds(self, shape: Shape, span: slice) -> list[Cast]:
+        """The identity columns before the change, where it has been told and changed."""
+        size = span.stop - span.start
+        rows = self.old[np.searchsorted(self.old, span.start) : np.searchsorted(self.old, span.stop)]
+        if len(rows) and shape.table.identity == "key":
+            rows = rows[self._changed(shape, rows)]
+        olds: list[Cast] = []
+        for column, place, field in shape.key:
+            if place is None or not len(rows):
+                olds.append((pa.nulls(size, field.type), None))
+            else:
+                typed, exact = cast(self.first[place].take(rows).strings(self.memory), column)
+                where = np.full(size, -1)
+                where[rows - span.start] = np.arange(len(rows))
+                index = pa.array(where, mask=where < 0)
+                olds.append((typed.take(index), exact and exact.take(index)))
+        return olds
+
+    def _changed(self, shape: Shape, rows: np.ndarray) -> np.ndarray:
+        """Which of these rows, all with an old tuple, have another key now: by text, in any key column."""
+        changed = np.zeros(len(rows), bool)
+        for _, place, _ in shape.key:
+            if place is not None:
+                before, after = (cells[place].take(rows).strings(self.memory) for cells in (self.first, self.cells))
+                changed |= ~pc.fill_null(pc.equal(before, after), False).to_numpy(zero_copy_only=False)
+        return changed
+
+    def _missing(self, shape: Shape, span: slice) -> pa.Array:
         """The names of the columns that an update left out, comma-joined, where it left any out."""
-        left_out = [
-            (column.physical, self.cells[place].kind == UNCHANGED)
-            for column, place in self._columns()
-            if place is not None
+        names = [column.physical for column, place, _ in shape.columns if place is not None]
+        left_out = [self.cells[p].kind[span] == UNCHANGED for _, p, _ in shape.columns if p is not None]
+        patterns, which = np.unique(np.stack(left_out, axis=1), axis=0, return_inverse=True)
+        texts = [
+            ",".join(name for name, out in zip(names, pattern, strict=True) if out) or None for pattern in patterns
         ]
-        left_out = [(name, rows) for name, rows in left_out if rows.any()]
-        if not left_out:
-            return pa.nulls(self.n, pa.string())
-        pattern = np.packbits(np.stack([rows for _, rows in left_out], axis=1), axis=1)
-        patterns, which = np.unique(pattern, axis=0, return_inverse=True)
-        names = [
-            ",".join(name for (name, _), bit in zip(left_out, np.unpackbits(p), strict=False) if bit) or None
-            for p in patterns
-        ]
-        texts = pa.array(names, pa.string()).take(pa.array(which.ravel()))
-        return self._spread(texts, None, "", self.told)
+        return pa.array(texts, pa.string()).take(pa.array(which.ravel()))
 
 
-def exact_map(exact: list[tuple[str, pa.Array]], n: int) -> pa.Array:
-    """The `_exact` of n rows: names with their texts (string arrays of n, NULL where a row needs none)."""
-    if not exact:
-        return pa.nulls(n, EXACT)
+def _exact_map(exact: list[tuple[str, pa.Array]], size: int) -> pa.Array:
+    """`_exact` of `size` rows, from columns of texts that are mostly NULL."""
     rows = [np.flatnonzero(text.is_valid().to_numpy(zero_copy_only=False)) for _, text in exact]
-    names = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
     order = np.argsort(np.concatenate(rows), kind="stable")
-    counts = np.bincount(np.concatenate(rows), minlength=n)
-    ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    counts = np.bincount(np.concatenate(rows), minlength=size)
+    names = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
     keys = pa.array([name for name, _ in exact], pa.string()).take(pa.array(names[order]))
     texts = pa.concat_arrays([text.drop_null() for _, text in exact]).take(pa.array(order))
-    return pa.MapArray.from_arrays(pa.array(ends), keys, texts, mask=pa.array(counts == 0)).cast(EXACT)
+    ends = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+    return pa.MapArray.from_arrays(ends, keys, texts, mask=pa.array(counts == 0)).cast(EXACT)

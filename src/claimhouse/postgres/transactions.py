@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from claimhouse.change import TRANSACTIONS
 from claimhouse.postgres.frames import Raw
-from claimhouse.postgres.rows import DELETE, INSERT, TRUNCATE, UPDATE, Messages
 from claimhouse.postgres.tuples import Memory
 
 BEGIN, COMMIT, RELATION, MESSAGE = (ord(c) for c in "BCRM")
+INSERT, UPDATE, DELETE, TRUNCATE = (ord(c) for c in "IUDT")
 _EPOCH = 946_684_800_000_000  # 2000-01-01 in microseconds since 1970
 
 
@@ -40,6 +40,22 @@ class Unfinished:
     committed_at: int
     messages: int
     rows: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """Messages that change rows (n each): what they are, where, and whose."""
+
+    memory: Memory
+    kinds: np.ndarray  # uint8: I, U, D or T
+    offsets: np.ndarray
+    end_lsn: np.ndarray
+    seq: np.ndarray
+    xid: np.ndarray
+    committed_at: np.ndarray  # microseconds since 1970
+
+    def __len__(self) -> int:
+        return len(self.kinds)
 
 
 class Stretch:
@@ -96,8 +112,12 @@ class Stretch:
         """Where the commit record of the message's transaction starts."""
         return int(self.commit_lsn[self.transaction[place]])
 
+    def position_of(self, place: int) -> int:
+        """Where the message's transaction ends; while that is not known, where its commit record starts."""
+        return int(self.end_lsn[self.transaction[place]]) or self.lsn_of(place)
+
     def messages(self, places: np.ndarray) -> Messages:
-        """What makes rows of these messages."""
+        """What rows are made of: these messages."""
         whose = self.transaction[places]
         return Messages(
             self.memory,
@@ -107,7 +127,6 @@ class Stretch:
             self.seq[places],
             self.xid[whose],
             self.committed_at[whose],
-            whose,
         )
 
     def unfinished(self, before: Unfinished | None, counts: Sequence[tuple[str, np.ndarray]]) -> Unfinished:

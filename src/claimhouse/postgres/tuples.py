@@ -39,8 +39,8 @@ class Memory:
         found = self._longs[places]
         return found.byteswap(inplace=True)
 
-    def strings(self, start: np.ndarray, length: np.ndarray, present: np.ndarray | None = None) -> pa.Array:
-        """The texts at these places, which must ascend; NULL where not `present` (bool[n], None: all are).
+    def strings(self, start: np.ndarray, length: np.ndarray, present: np.ndarray) -> pa.Array:
+        """The texts at these places, which must ascend; NULL where not `present` (bool[n]).
 
         One array of 2n - 1 strings is laid over the buffer, texts and the gaps between them in turn, at no cost; taking
         every other one copies the texts together.
@@ -55,11 +55,22 @@ class Memory:
         edges[1::2] = start + length - base
         type_ = pa.large_string() if wide else pa.string()
         laid = pa.Array.from_buffers(type_, 2 * n - 1, [None, pa.py_buffer(edges), self.arrow.slice(base)])
-        texts = laid.take(pa.array(np.arange(0, 2 * n, 2))).cast(pa.string())
-        if present is None or present.all():
-            return texts
-        bitmap = pa.py_buffer(np.packbits(present, bitorder="little"))
-        return pa.Array.from_buffers(pa.string(), n, [bitmap, *texts.buffers()[1:]])
+        texts = laid.take(pa.array(np.arange(0, 2 * n, 2)))
+        if wide:
+            texts = texts.cast(pa.string())
+        return texts if present.all() else _strings(present, *texts.buffers()[1:])
+
+    def few_strings(self, start: np.ndarray, length: np.ndarray, present: np.ndarray) -> pa.Array:
+        """The same for few and short texts, in any order: byte by byte."""
+        ends = np.zeros(len(start) + 1, np.int32)
+        np.cumsum(length, out=ends[1:])
+        places = np.arange(ends[-1]) + np.repeat(start - ends[:-1], length)
+        return _strings(present, pa.py_buffer(ends), pa.py_buffer(self.bytes[places]))
+
+
+def _strings(present: np.ndarray, ends: pa.Buffer, data: pa.Buffer) -> pa.Array:
+    bitmap = None if present.all() else pa.py_buffer(np.packbits(present, bitorder="little"))
+    return pa.Array.from_buffers(pa.string(), len(present), [bitmap, ends, data])
 
 
 @dataclass(slots=True)
@@ -70,7 +81,7 @@ class Cells:
     start: np.ndarray
     length: np.ndarray
 
-    def take(self, rows: np.ndarray) -> Cells:
+    def take(self, rows: np.ndarray | slice) -> Cells:
         return Cells(self.kind[rows], self.start[rows], self.length[rows])
 
     def put(self, rows: np.ndarray, other: Cells) -> Cells:
@@ -83,19 +94,26 @@ class Cells:
         return memory.strings(self.start, self.length, self.kind == TEXT)
 
 
-def walk(memory: Memory, cursor: np.ndarray, columns: int) -> tuple[list[Cells], np.ndarray]:
-    """The cells of tuples whose first cells stand at `cursor`, per column; and where the tuples end."""
+def walk(memory: Memory, cursor: np.ndarray, counts: np.ndarray) -> tuple[list[Cells], np.ndarray]:
+    """The cells of tuples whose first cells stand at `cursor`, per column; and where the tuples end.
+
+    Row i has `counts[i]` cells: in columns beyond them it is NULL.
+    """
     walked: list[Cells] = []
-    last_word = len(memory.bytes) - 4
-    for _ in range(columns):
-        kind = memory.bytes[cursor]
+    least, most = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+    last_byte, last_word = len(memory.bytes) - 1, len(memory.bytes) - 4
+    for column in range(most):
+        if column < least:
+            kind = memory.bytes[cursor]
+        else:
+            kind = np.where(counts > column, memory.bytes[np.minimum(cursor, last_byte)], NULL).astype(np.uint8)
         text = kind == TEXT
         if text.all():
-            length = memory.words(cursor + 1).astype(np.int64)
             start = cursor + 5
+            length = memory.words(cursor + 1).astype(np.int64)
         else:
+            start = cursor + np.where(text, 5, counts > column)
             length = np.where(text, memory.words(np.minimum(cursor + 1, last_word)), 0).astype(np.int64)
-            start = np.where(text, cursor + 5, cursor + 1)
         walked.append(Cells(kind, start, length))
         cursor = start + length
     return walked, cursor
