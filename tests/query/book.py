@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from claimhouse.change import TRANSACTIONS, Changes, old_name, section_schema
 from claimhouse.lake import registry as registries
+from claimhouse.lake.changes import flush
+from claimhouse.lake.current import fold
 from claimhouse.lake.lake import Lake, create
 from claimhouse.lake.owner import claim
 from claimhouse.lake.registry import Copy, Registry, TableState
@@ -105,7 +107,7 @@ class Book:
         common = {"_end_lsn": self.lsn, "_committed_at": self.at, "_schema": table.version}
         flat = []
         for m, row, old in zip(meta, rows, olds, strict=True):
-            values = {table.column(n).physical: v for n, v in row.items() if not n.startswith("_")}
+            values = {table.column(n).physical: v for n, v in row.items() if n != "_exact"}
             before = {old_name(table.column(n).physical): v for n, v in old.items()}
             exact = {"_exact": list(row["_exact"].items())} if "_exact" in row else {}
             flat.append({**common, **m, **values, **before, **exact})
@@ -129,3 +131,15 @@ class Book:
         )
         self._changes, self._transactions = [], []
         return mark
+
+    def flush(self) -> None:
+        """Move all cuts into Delta, and make a cut that says so."""
+        mark = self.tail.last()
+        assert mark is not None
+        self.record = flush(self.lake, self.source, self.owner, self.tail, mark, self.registry, self.record)
+        self.cut()
+
+    def fold(self, *tables: Table) -> None:
+        """Bring `current` of these tables to the flushed position, and make a cut that says so."""
+        self.record = fold(self.lake, self.source, self.registry, self.record, [t.folder for t in tables])
+        self.cut()

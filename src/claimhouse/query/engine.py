@@ -7,7 +7,6 @@ can be read side by side. A view that is read a second time may be replaced by a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import duckdb
 
@@ -30,8 +29,7 @@ class Engine:
         self.shown: dict[Path, View] = {}
         self.locked = False
         self._uses: dict[View, int] = {}
-        if not lake.store.local:
-            self.connection.register_filesystem(_bucket_files(lake))
+        lake.store.attach(self.connection)
 
     def show(self, views: Mapping[Path, View], stubs: Mapping[Path, Table] | None = None) -> None:
         """Make a view under each path, and under those of `stubs` an empty one; then lock."""
@@ -74,12 +72,3 @@ class Engine:
 def _place(path: Path) -> str:
     """Where a path's view lies: source.schema.table are schemas within each other."""
     return ".".join(map(quote, path if len(path) > 1 else ("public", *path)))
-
-
-def _bucket_files(lake: Lake) -> Any:
-    """The lake's bucket as a file system that DuckDB can read through, so that no extension need be fetched."""
-    from obstore.fsspec import FsspecStore
-
-    config: Any = dict(lake.store.delta_options)
-    allow_http = config.pop("AWS_ALLOW_HTTP", "false") == "true"
-    return FsspecStore("s3", config=config, client_options={"allow_http": allow_http})

@@ -5,6 +5,7 @@ Implements `moment.Past` over one snapshot; each answer reads as little of `cont
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from claimhouse.errors import LakeError
 from claimhouse.lake import delta
 from claimhouse.lake.lake import TRANSACTIONS
 from claimhouse.lake.snapshot import LakeSnapshot
+from claimhouse.lake.tail import read_mark
 from claimhouse.query.guard import quote_text
 from claimhouse.query.moment import Position
 from claimhouse.query.render import pc
@@ -53,14 +55,15 @@ class SourcePast:
         return self._in_tail(lambda t: pc.equal(t["xid"], xid), first=False) or self._flushed(f"xid = {xid}", "DESC")
 
     def end_of_cut(self, cut: int) -> Position | None:
-        """Where the newest transaction of the cuts up to that one ends, or the cut itself where it still exists."""
-        for opened in self.snapshot.cuts:
-            if opened.mark.cut == cut:
-                return Position(opened.mark.incarnation, opened.mark.end_lsn)
+        """Where a cut ends; of one whose object is gone, just before the first transaction of a later one."""
+        with contextlib.suppress(KeyError):
+            mark = read_mark(self.snapshot.lake, self.snapshot.source, cut)
+            return Position(mark.incarnation, mark.end_lsn)
         record = self.snapshot.record
         if record and record.cut == cut:
             return Position(record.incarnation, record.end_lsn)
-        return self._flushed(f"cut <= {cut}", "DESC")
+        later = self._flushed(f"cut > {cut}", "ASC") or self._in_tail(lambda t: pc.greater(t["cut"], cut), first=True)
+        return Position(later.incarnation, later.lsn - 1) if later else self.newest
 
     def _flushed(self, condition: str, order: str) -> Position | None:
         record = self.snapshot.record

@@ -2,7 +2,7 @@
 
 A session takes its snapshots when it opens and never moves: two queries in it see the same moment. Views are made for
 the tables that a query names and for no others, so opening costs the same with two tables or two thousand. A query that
-names further tables gets a fresh engine that may open their files too; the old one serves the answers still being read.
+names other tables gets a further engine, which may open their files and no others; the last few are kept.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from claimhouse.query.past import SourcePast
 from claimhouse.query.views import View
 
 BATCH_ROWS = 10_000
+ENGINES = 8  # how many sets of tables a session keeps ready
 _AS_TEXT = ("BIT", "BIGNUM", "INTERVAL", "TIME WITH TIME ZONE", "UNION", "VARIANT", "TIME_NS")
 
 
@@ -55,7 +56,7 @@ class Session:
         self.warnings: list[str] = []
         self.snapshots, self.empty = _take(lake, sources)
         self._options: dict[str, Any] = {"threads": threads, "memory": memory}
-        self._engine = Engine(lake, **self._options)
+        self._engines = [Engine(lake, **self._options)]  # the one used last comes first
         self.positions = self._resolve(at, zone)
         self.states = {
             TableName(source, state.schema, state.name): state
@@ -68,7 +69,7 @@ class Session:
 
     def sql(self, text: str) -> Answer:
         """Run one reading statement. Raises QueryError, NotExact, LakeError."""
-        statement = guard.read(self._engine.connection, text)
+        statement = guard.read(self._engines[0].connection, text)
         named = self._named(statement)
         engine = self._catalog(named) if statement.catalog else self._ready(named)
         return Answer(engine, statement.sql)
@@ -92,7 +93,9 @@ class Session:
         return [c.name for c in self.states[table].shape_at(self.positions[table.source].lsn).columns]
 
     def close(self) -> None:
-        self._engine.close()
+        """Let go of the engines; answers that are still being read go on."""
+        for engine in self._engines:
+            engine.close()
 
     def __enter__(self) -> Session:
         return self
@@ -103,7 +106,7 @@ class Session:
     # --- moments
 
     def _resolve(self, at: str | None, zone: str) -> dict[str, Position]:
-        pasts = {s: SourcePast(snapshot, self._engine.connection) for s, snapshot in self.snapshots.items()}
+        pasts = {s: SourcePast(snapshot, self._engines[0].connection) for s, snapshot in self.snapshots.items()}
         if at is None:
             return {source: past.newest for source, past in pasts.items()}
         moments = parse_for(at, pasts, zone=zone)
@@ -166,14 +169,18 @@ class Session:
         return self._views[table]
 
     def _ready(self, named: dict[Path, View]) -> Engine:
-        """The engine with a view for each name; a new one if it does not have them all."""
-        if any(path not in self._engine.shown for path in named):
-            wanted = {**self._engine.shown, **named}
-            if self._engine.locked:
-                self._engine = Engine(self.lake, **self._options)
-            self._engine.show(wanted)
-        self._engine.use(set(named.values()))
-        return self._engine
+        """An engine with a view for each name: one that has them, else a new one with these alone."""
+        paths = set(named)
+        engine = next((e for e in self._engines if paths <= e.shown.keys()), None)
+        if engine is None:
+            free = self._engines[0] if not self._engines[0].locked else None
+            engine = free or Engine(self.lake, **self._options)
+            engine.show(named)
+        self._engines = [engine, *(e for e in self._engines if e is not engine)]
+        while len(self._engines) > ENGINES:
+            self._engines.pop().close()
+        engine.use(set(named.values()))
+        return engine
 
     def _catalog(self, named: dict[Path, View]) -> Engine:
         """An engine for one statement about tables: every visible one is there, empty unless the statement names it."""

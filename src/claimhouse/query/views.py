@@ -15,12 +15,13 @@ import duckdb
 
 from claimhouse.change import old_name
 from claimhouse.errors import LakeError
-from claimhouse.lake.defaults import duck_type, literal
+from claimhouse.lake.defaults import literal
 from claimhouse.lake.delta import DataFile
 from claimhouse.lake.flushes import TableRecord
 from claimhouse.lake.registry import TableState
+from claimhouse.lake.relation import files_sql, sql_type
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of
-from claimhouse.lake.state import state_columns, state_sql
+from claimhouse.lake.state import may_be_exact, state_columns, state_sql
 from claimhouse.query.guard import quote, quote_text
 from claimhouse.query.moment import Position
 
@@ -96,7 +97,7 @@ class View:
     def _little(self) -> bool:
         """Whether the changed rows can be worked out without a look at `current`."""
         shapes = {(t.identity, *(c.physical for c in t.key)) for t in self.state.versions}
-        simple = all(not c.kind.startswith(("decimal(", "list<")) for c in self.shape.key)
+        simple = not any(may_be_exact(c.kind) for c in self.shape.key)
         if not self.based or self._missing or self.rows > LITTLE:
             return False
         return self.shape.identity == "key" and len(shapes) == 1 and simple and not self._has(_ROW)
@@ -134,25 +135,35 @@ class View:
             log=f"{self._name}_log",
             copy=self.copy,
             base=base,
-            upto=None if self.now else (self.position.incarnation, self.position.lsn),
             shape=self.shape,
+            versions=self._versions(),
             missing=self._missing,
         )
 
+    def _versions(self) -> set[int] | None:
+        """The shapes that the log's rows may have, None if a file does not tell."""
+        spans = [f.schema for f in self._log]
+        tail = {s.schema for c in self.snapshot.cuts for s in c.mark.all_sections() if s.table == self.state.folder}
+        return None if None in spans else tail | {v for span in spans if span for v in range(span[0], span[1] + 1)}
+
     def _log_rows(self) -> str:
-        tail = f"SELECT * FROM {self._name}_tail"
+        where = f"_cut > {self._after}"
+        if not self.now:
+            incarnation, lsn = self.position.incarnation, self.position.lsn
+            where += f" AND (_incarnation < {incarnation} OR (_incarnation = {incarnation} AND _end_lsn <= {lsn}))"
+        tail = f"FROM {self._name}_tail WHERE {where}"
         if not self._log:
             return tail
-        files = f"SELECT * FROM {_parquet(self._log, by_name=True)} WHERE _cut > {self._after}"
-        return f"{files} UNION ALL BY NAME {tail}"
+        return f"{files_sql([f.uri for f in self._log], schema_of(self.state), where)} UNION ALL BY NAME {tail}"
 
     def _held(self) -> list[str]:
         return state_columns(self.state.shape(self.record.current_schema))
 
     def _base_rows(self) -> str:
+        """`current` with the columns of every shape."""
         held = self._held()
-        added = {c.physical: c.kind for t in self.state.versions for c in t.columns if c.physical not in held}
-        nulls = "".join(f", CAST(NULL AS {duck_type(kind)}) AS {quote(name)}" for name, kind in added.items())
+        fields = [f for f in schema_of(self.state) if f.name not in held and not f.name.startswith("_old_")]
+        nulls = "".join(f", CAST(NULL AS {sql_type(f.type)}) AS {quote(f.name)}" for f in fields)
         return f"SELECT *{nulls} FROM {_parquet(self._base)}"
 
     def _base_columns(self) -> str:
@@ -169,9 +180,7 @@ class View:
         return any(c.physical == physical for t in self.state.versions for c in t.columns)
 
 
-def _parquet(files: Sequence[DataFile], *, by_name: bool = False, places: bool = False) -> str:
+def _parquet(files: Sequence[DataFile], *, places: bool = False) -> str:
     listed = ", ".join(quote_text(f.uri) for f in files)
-    options = ", union_by_name = true" if by_name else ""
-    if places:
-        options += f", {_ROW} = true, filename = '{_FILE}'"
+    options = f", {_ROW} = true, filename = '{_FILE}'" if places else ""
     return f"read_parquet([{listed}]{options})"
