@@ -75,6 +75,8 @@ def connect(
         )
     except psycopg.Error as error:
         raise _unconnected(error, dsn) from None
+    except UnicodeError:
+        raise SettingsError("the DSN's host cannot be a host's name") from None
     with explained("setting up the session"):
         statements = [_set(name, value) for name, value in {**SESSION, **(settings or {})}.items()]
         conn.execute(sql.SQL("; ").join(statements))
