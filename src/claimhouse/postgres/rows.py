@@ -161,7 +161,7 @@ class _Builder:
         names = [field.name for _, _, field in (*shape.columns, *shape.key)]
         exact = [(name, text) for name, (_, text) in zip(names, (*casts, *olds), strict=True) if text is not None]
         meta.append(self._missing(shape, span) if unchanged else pa.nulls(size, pa.string()))
-        meta.append(_exact_map(exact, size) if exact else pa.nulls(size, EXACT))
+        meta.append(exact_map(exact, size))
         return pa.RecordBatch.from_arrays([*meta, *(a for a, _ in casts), *(a for a, _ in olds)], schema=shape.schema)
 
     def _meta(self) -> list[pa.Array]:
@@ -261,8 +261,10 @@ class _Builder:
         return pa.array(texts, pa.string()).take(pa.array(which.ravel()))
 
 
-def _exact_map(exact: list[tuple[str, pa.Array]], size: int) -> pa.Array:
+def exact_map(exact: list[tuple[str, pa.Array]], size: int) -> pa.Array:
     """`_exact` of `size` rows, from columns of texts that are mostly NULL."""
+    if not exact:
+        return pa.nulls(size, EXACT)
     rows = [np.flatnonzero(text.is_valid().to_numpy(zero_copy_only=False)) for _, text in exact]
     order = np.argsort(np.concatenate(rows), kind="stable")
     counts = np.bincount(np.concatenate(rows), minlength=size)
