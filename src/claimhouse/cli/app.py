@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from claimhouse.cli import config, detach, doctor, init, query, run, status, verify
+from claimhouse.cli import config, demo, detach, doctor, init, query, run, status, verify
 
 app = typer.Typer(
     name="claimhouse",
@@ -36,6 +36,7 @@ def root(
     """Every committed change of PostgreSQL claims databases in a Delta lake: now, and at any past moment."""
 
 
+app.command()(demo.demo)
 app.command()(init.init)
 app.command()(doctor.doctor)
 app.command()(run.run)

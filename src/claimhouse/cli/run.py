@@ -138,7 +138,9 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[threading.Event]:
+def stopping(
+    words: str = "stopping: draining what was read (again to stop at once)",
+) -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set; a second signal ends the process at once, which the lake survives."""
     stop = threading.Event()
 
@@ -146,7 +148,7 @@ def stopping() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        say("stopping: draining what was read (again to stop at once)")
+        say(words)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
