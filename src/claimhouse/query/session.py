@@ -19,7 +19,8 @@ from claimhouse.errors import LakeError, NotExact, QueryError
 from claimhouse.lake import deadletters
 from claimhouse.lake.deadletters import DeadLetter
 from claimhouse.lake.lake import Lake
-from claimhouse.lake.snapshot import LakeSnapshot, take
+from claimhouse.lake.relation import files_sql
+from claimhouse.lake.snapshot import LakeSnapshot, schema_of, take
 from claimhouse.lake.tail import cut_numbers
 from claimhouse.query import guard
 from claimhouse.query.engine import Engine
@@ -76,13 +77,24 @@ class Session:
 
     def table(self, name: str | tuple[str, ...]) -> Answer:
         """A whole table, named as in SQL without quotes (`claim`, `sales.Order`) or by its parts."""
-        path = self._path(name)
+        path = self.path(name)
         return self.sql(f"SELECT * FROM {'.'.join(map(quote, path))}")
 
     def count(self, source: str, schema: str, name: str) -> int:
         """How many rows a table has. Raises NotExact, LakeError."""
         path = ".".join(map(quote, (source, schema, name)))
         return self.sql(f"SELECT count(*) FROM {path}").arrow()[0][0].as_py()
+
+    def log(self, folder: str, source: str | None = None) -> duckdb.DuckDBPyRelation | None:
+        """Every row of a table's change log up to this cut, None where there is none. For a lake's own upkeep."""
+        snapshot = self.snapshots[source or next(iter(self.snapshots))]
+        files, tail = snapshot.changes_files(folder), snapshot.tail(folder)
+        if not files and tail is None:
+            return None
+        connection = Engine(self.lake, **self._options).connection
+        schema = schema_of(snapshot.registry.tables[folder])
+        connection.from_arrow(tail if tail is not None else schema.empty_table()).create("tail")
+        return connection.sql(f"{files_sql([f.uri for f in files], schema)} UNION ALL BY NAME FROM tail")
 
     def tables(self) -> list[TableName]:
         """The tables that are visible at this session's moment, sorted."""
@@ -137,12 +149,11 @@ class Session:
 
     # --- tables
 
-    def _path(self, name: str | tuple[str, ...]) -> tuple[str, ...]:
-        if isinstance(name, tuple):
-            return name
-        parts = name.split(".")
-        splits = [(name,), *((".".join(parts[:n]), ".".join(parts[n:])) for n in range(1, len(parts))), tuple(parts)]
-        for path in splits:
+    def path(self, name: str | Path) -> Path:
+        """The path that a name without quotes (`claim`, `sales.Order`) means. Raises QueryError."""
+        parts = name.split(".") if isinstance(name, str) else list(name)
+        splits = [(".".join(parts[:n]), ".".join(parts[n:])) for n in range(1, len(parts))]
+        for path in [name] if isinstance(name, tuple) else [(name,), *splits, tuple(parts)]:
             if self.names.find(path):
                 return path
         raise self.names.unknown(tuple(parts))
