@@ -116,7 +116,7 @@ def _same_lists(values: pa.Array, exact: pa.Array | None, text: pa.Array, kind: 
 
 
 def _same_list(value: list[float | None] | None, exact: str | None, text: str | None, kind: str) -> bool:
-    if exact is not None or value is None or text is None:
-        return exact == text
+    if exact is not None or text is None or value is None:
+        return exact == text and (exact is not None or value is None)
     wanted = arrays.parse(text)
     return wanted is not None and list(_bits(value, kind)) == list(_bits(wanted, kind))

@@ -25,7 +25,9 @@ __all__ = ["Raw", "Stream"]
 
 FEEDBACK_SECONDS = 10.0
 SILENCE_SECONDS = 60
-NAP_SECONDS = 0.0002
+NAP_SECONDS = 0.0002  # a local socket holds about 300 small messages: longer naps would hold a busy server up
+LONG_NAP_SECONDS = 0.001
+MUCH_BYTES = 2 << 10
 _STATUS = struct.Struct(">cqqqqB")
 _KEEPALIVE = struct.Struct(">cqqB")  # 'k', end of WAL, send time, whether a reply is asked for
 _DATA_HEADER = 25  # 'w', start, end, send time
@@ -75,9 +77,9 @@ class Stream:
     def read(self, max_wait: float, max_bytes: int = 16 << 20, linger: float = 0.0) -> Raw:
         """All that has come, up to about `max_bytes`; waits at most `max_wait` seconds for the first message.
 
-        With `linger`, gathers for that many seconds more: a walsender sends each message by itself, and to wake up for
-        each costs both sides more than the message. Raises SourceGone, or what else ended the stream, once all that
-        came before has been returned.
+        With `linger`, gathers for that many seconds after the first message: a walsender sends each by itself, and to
+        wake up for each, and to decode each, costs more than the message. Raises SourceGone, or what else ended the
+        stream, once all that came before has been returned.
         """
         deadline = time.monotonic() + max_wait
         while True:
@@ -129,14 +131,19 @@ class Stream:
         self.close()
 
     def _gather(self, max_bytes: int, linger: float) -> None:
-        """Pull what is there; with `linger`, go on in short naps for as long as each of them brings more."""
+        """Pull what is there; once something is, go on for `linger` seconds in naps, short ones while much comes."""
         wire = self._wire
-        before, until = 0, time.monotonic() + linger
-        wire.pull(max_bytes)
-        while linger and before < wire.pending < max_bytes and not wire.ended and time.monotonic() < until:
-            before = wire.pending
-            time.sleep(NAP_SECONDS)
+        before, until = 0, 0.0
+        while True:
             wire.pull(max_bytes)
+            now = time.monotonic()
+            if not wire.pending or wire.pending >= max_bytes or wire.ended or not linger:
+                return
+            until = until or now + linger
+            if now >= until:
+                return
+            time.sleep(NAP_SECONDS if wire.pending - before > MUCH_BYTES else min(until - now, LONG_NAP_SECONDS))
+            before = wire.pending
 
     def _keepalives(self, buffer: bytes, starts: np.ndarray) -> tuple[np.ndarray, bool]:
         """Which bodies hold data (bool[n]), and whether one of the others asked for a reply (which is given)."""
