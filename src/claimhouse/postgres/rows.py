@@ -123,7 +123,9 @@ class _Builder:
         if len(self.old):
             self._expect(end[self.old] + 1, counts[self.old])
             second, _ = walk(memory, end[self.old] + 3, counts[self.old])
-            self.cells = [self._now(*pair) for pair in zip(self.first, second, strict=False)]
+            # Other tables' rows may be wider than any of these.
+            told_twice = [self._now(*pair) for pair in zip(self.first, second, strict=False)]
+            self.cells = [*told_twice, *self.first[len(second) :]]
 
     def _expect(self, places: np.ndarray, counts: np.ndarray) -> None:
         cells = self.memory.bytes
