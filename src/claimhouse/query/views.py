@@ -15,11 +15,12 @@ import duckdb
 
 from claimhouse.change import old_name
 from claimhouse.errors import LakeError
+from claimhouse.lake.current import state_schema
 from claimhouse.lake.defaults import literal
 from claimhouse.lake.delta import DataFile
 from claimhouse.lake.flushes import TableRecord
 from claimhouse.lake.registry import TableState
-from claimhouse.lake.relation import files_sql, sql_type
+from claimhouse.lake.relation import empty_sql, files_sql, sql_type
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of
 from claimhouse.lake.state import may_be_exact, state_columns, state_sql
 from claimhouse.query.guard import quote, quote_text
@@ -63,7 +64,7 @@ class View:
         """A SELECT with the source's columns. Makes what it needs under names that begin with `name`."""
         self._name = name
         if self.based and not self.rows:
-            return f"SELECT {self._base_columns()} FROM {_parquet(self._base)} b"
+            return f"SELECT {self._base_columns()} FROM {self._current()} b"
         connection.register("_tail", self._tail if self._tail is not None else schema_of(self.state).empty_table())
         connection.execute(f"CREATE TABLE {name}_tail AS FROM _tail")
         connection.unregister("_tail")
@@ -87,7 +88,7 @@ class View:
         match = " AND ".join(f"y.{quote(c.physical)} = b.{quote(c.physical)}" for c in self.shape.key)
         connection.execute(
             f"CREATE TABLE {self._name}_places AS SELECT b.{_FILE}, b.{_ROW}"
-            f" FROM {_parquet(self._base, places=True)} b SEMI JOIN {self._name}_keys y ON {match}"
+            f" FROM {self._current(places=True)} b SEMI JOIN {self._name}_keys y ON {match}"
         )
         joined = f"ANTI JOIN {self._name}_places y ON y.{_FILE} = b.{_FILE} AND y.{_ROW} = b.{_ROW}"
         return self._without(joined, places=True)
@@ -123,7 +124,7 @@ class View:
         return True
 
     def _without(self, join: str, *, places: bool = False) -> str:
-        rest = f"SELECT {self._base_columns()} FROM {_parquet(self._base, places=places)} b"
+        rest = f"SELECT {self._base_columns()} FROM {self._current(places=places)} b"
         live = f"SELECT {self._state_columns()} FROM {self._name}_live"
         return f"{rest} {join if self._by_key or places else ''} UNION ALL {live}"
 
@@ -156,6 +157,12 @@ class View:
             return tail
         return f"{files_sql([f.uri for f in self._log], schema_of(self.state), where)} UNION ALL BY NAME {tail}"
 
+    def _current(self, *, places: bool = False) -> str:
+        if self._base:
+            return _parquet(self._base, places=places)
+        none = empty_sql(state_schema(self.state.shape(self.record.current_schema)))  # folded when it had no row
+        return f"(SELECT *, '' AS {_FILE}, 0::BIGINT AS {_ROW} FROM ({none}))" if places else f"({none})"
+
     def _held(self) -> list[str]:
         return state_columns(self.state.shape(self.record.current_schema))
 
@@ -164,7 +171,7 @@ class View:
         held = self._held()
         fields = [f for f in schema_of(self.state) if f.name not in held and not f.name.startswith("_old_")]
         nulls = "".join(f", CAST(NULL AS {sql_type(f.type)}) AS {quote(f.name)}" for f in fields)
-        return f"SELECT *{nulls} FROM {_parquet(self._base)}"
+        return f"SELECT *{nulls} FROM {self._current()}"
 
     def _base_columns(self) -> str:
         held = self._held()
