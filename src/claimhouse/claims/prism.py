@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
 from importlib.util import find_spec
 from itertools import groupby
@@ -123,7 +123,10 @@ def _row(line: dict[str, str]) -> Row:
 
 
 def _day(text: str) -> date:
-    return datetime.strptime(text, "%m/%d/%Y").date() if "/" in text else date.fromisoformat(text)
+    if "/" not in text:
+        return date.fromisoformat(text)
+    month, day, year = map(int, text.split("/"))
+    return date(year, month, day)
 
 
 def create(dsn: str) -> None:
@@ -169,7 +172,9 @@ def _play(connection: psycopg.Connection[Any], events: list[tuple[date, int, Row
     settled = [row for _, kind, row in events if kind == 1]
     paid = [row for row in settled if row.paid]
     if reported:
-        columns = zip(*((r.claim, r.line, r.type, r.accident, r.report, r.limit, r.deductible) for r in reported), strict=True)
+        columns = zip(
+            *((r.claim, r.line, r.type, r.accident, r.report, r.limit, r.deductible) for r in reported), strict=True
+        )
         connection.execute(_REPORT, [list(column) for column in columns])
     if paid:
         columns = zip(*((r.claim, r.claim, r.settle, r.paid) for r in paid), strict=True)

@@ -73,7 +73,8 @@ def compose(
 ) -> exp.Query:
     """The whole query, in DuckDB's dialect.
 
-    `given` names tables that already hold a figure or input. `claims`: only these claims' rows of the per-claim inputs.
+    `given` names tables that already hold a figure or input. `claims`: only these claims' rows of the per-claim inputs
+    (their keys are spelled for DuckDB).
     `tables` renames the model's tables to what another engine calls them. Raises UsageError for a missing input.
     """
     ctes: dict[str, exp.Query] = {}
@@ -120,7 +121,8 @@ def _input(
     columns = [exp.column(c.name) for c in INPUTS[name].columns]
     if claims is None or not INPUTS[name].per_claim:
         return query
-    chosen = exp.In(this=exp.column("claim_id"), expressions=[exp.convert(x) for x in claims] or [exp.null()])
+    listed = exp.Var(this=", ".join(exp.convert(x).sql("duckdb") for x in claims) or "NULL")  # one node, however many
+    chosen = exp.In(this=exp.column("claim_id"), expressions=[listed])
     return exp.select(*columns).from_(query.subquery("one_input")).where(chosen)
 
 

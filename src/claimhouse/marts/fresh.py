@@ -87,20 +87,19 @@ class ClaimMart:
         if not claims:
             return 0
         rows = runner.figures(target, self.model, self.name, self.params, claims=claims)
-        self._connection.register("computed", rows)
-        self._connection.register("touched", pa.table({"claim_id": pa.array(list(claims))}))
-        with self._connection.cursor() as cursor:
-            cursor.execute("BEGIN")
-            cursor.execute("DELETE FROM mart WHERE claim_id IN (SELECT claim_id FROM touched)")
-            cursor.execute("INSERT INTO mart FROM computed")
-            cursor.execute("COMMIT")
-        for view in ("computed", "touched"):
-            self._connection.unregister(view)
+        own = self._connection
+        own.register("computed", rows)
+        own.register("touched", pa.table({"claim_id": pa.array(list(claims))}))
+        own.begin()
+        own.execute("DELETE FROM mart WHERE claim_id IN (SELECT claim_id FROM touched)")
+        own.execute("INSERT INTO mart FROM computed")
+        own.commit()
+        own.unregister("computed").unregister("touched")
         return rows.num_rows
 
     def table(self) -> pa.Table:
         """All rows, in the figure's order."""
-        return self._connection.cursor().execute("FROM mart ORDER BY claim_id, currency").to_arrow_table()
+        return self._connection.cursor().sql("FROM mart ORDER BY claim_id, currency").to_arrow_table()
 
     def figures(self, name: str, params: Mapping[str, Any] | None = None) -> pa.Table:
         """Another figure that can be read from the mart alone, e.g. totals or large_losses, at the mart's valuation."""

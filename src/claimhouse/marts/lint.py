@@ -101,6 +101,11 @@ def _group(node: exp.Expression) -> Iterator[str]:
         yield "GROUP BY with CUBE, ROLLUP or GROUPING SETS"
 
 
+def _ordered(node: exp.Expression) -> Iterator[str]:
+    if node.this.name.upper() == "ALL":
+        yield "ORDER BY names its columns"
+
+
 def _type(node: exp.Expression) -> Iterator[str]:
     if node.this.name not in TYPES and not isinstance(node.parent, exp.Interval):
         yield f"not a type of the subset: {node.this.name}"
@@ -133,6 +138,7 @@ _CHECKS = {
     exp.Join: _join,
     exp.Window: _window,
     exp.Group: _group,
+    exp.Ordered: _ordered,
     exp.DataType: _type,
     exp.Interval: _interval,
     exp.DateDiff: _date_diff,

@@ -77,7 +77,7 @@ def reserve(triangle: pa.Table, *, measure: str | None = None, currency: str | N
             "origin": origin.date(),
             "latest": float(row["Latest"]),
             "ultimate": float(row["Ultimate"]),
-            "ibnr": float(row["IBNR"]),
+            "ibnr": float(row["Ultimate"]) - float(row["Latest"]),
             "mack_std_err": float(row["Mack Std Err"]),
         }
         for origin, row in summary.iterrows()

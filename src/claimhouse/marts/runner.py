@@ -103,7 +103,7 @@ def run(target: duckdb.DuckDBPyConnection | Session, query: exp.Query, values: M
     if isinstance(target, duckdb.DuckDBPyConnection):
         rendered = compose.render(query, "duckdb")
         bound_values = {name: values[name] for name in rendered.parameters}
-        return target.cursor().execute(rendered.sql, bound_values).to_arrow_table()
+        return target.cursor().sql(rendered.sql, params=bound_values).to_arrow_table()
     return target.sql(compose.render(query, "duckdb", values=values).sql).arrow()
 
 
