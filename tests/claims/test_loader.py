@@ -62,14 +62,9 @@ PATTERNS = {
         JOIN bank_account k USING (party_id) WHERE EXISTS (SELECT FROM exposure f
         JOIN party q ON q.party_id = f.claimant_id
         JOIN bank_account l USING (party_id) WHERE f.claim_id <> e.claim_id
-        AND (p.phone = q.phone
-        OR p.address_id = q.address_id OR (k.routing_number, k.account_number) = (l.routing_number, l.account_number)))""",
+        AND (p.phone = q.phone OR p.address_id = q.address_id
+        OR (k.routing_number, k.account_number) = (l.routing_number, l.account_number)))""",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("labels")
 
 
 def test_a_book_loads_and_shows_every_pattern_that_it_labels(postgres, tmp_path: Path) -> None:

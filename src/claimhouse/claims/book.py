@@ -35,6 +35,11 @@ ORDER = (
 """The tables so that each comes after those that it refers to."""
 
 
+def id_column(table: str) -> str:
+    """The numbered key column of a table."""
+    return "asset_id" if table == "insured_asset" else f"{table}_id"
+
+
 @dataclass(frozen=True)
 class Book:
     """A generated book: what made it, its tables by name, and what is known about its fraud.

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 from psycopg import sql
 
-from claimhouse.claims.book import AS_OF, ORDER, Book, labels, lookalikes, make_book
+from claimhouse.claims.book import AS_OF, ORDER, Book, id_column, labels, lookalikes, make_book
 from claimhouse.errors import NotReady, SourceError, SourceGone
 
 _MARK = "claimhouse demo book "
@@ -114,10 +114,10 @@ def _fill(conn: psycopg.Connection, book: Book) -> None:
             copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(sql.Identifier(name), columns)
             with cursor.copy(copy) as to:
                 to.write(as_csv(table))
-            if f"{name}_id" in table.column_names:
+            if id_column(name) == table.column_names[0]:
                 cursor.execute(
                     "SELECT setval(pg_get_serial_sequence(%s, %s), greatest(1, %s), %s)",
-                    [name, table.column_names[0], table.num_rows, table.num_rows > 0],
+                    [name, id_column(name), table.num_rows, table.num_rows > 0],
                 )
     conn.execute(after.encode())
     made = json.dumps({"seed": book.seed, "scale": book.scale, "as_of": book.as_of.isoformat()})
