@@ -81,6 +81,7 @@ def test_nobody_gets_in_without_the_password_and_nothing_shows_it(own):
     own.start()
     secret = (own.folder / "passfile").read_text().strip().rpartition(":")[2]
     assert (own.folder / "passfile").stat().st_mode & 0o077 == 0
+    assert (own.folder / "server.log").stat().st_mode & 0o077 == 0
     assert secret not in own.dsn
     with pytest.raises(psycopg.OperationalError, match="no password supplied"):
         psycopg.connect(own.dsn, passfile="/dev/null", password="")
@@ -137,6 +138,11 @@ def test_a_place_that_someone_else_prepared_is_refused(tmp_path, monkeypatch):
     (tmp_path / f"claimhouse-{name}").chmod(0o777)
     with pytest.raises(embedded.SettingsError, match="someone else"):
         server.start()
+
+
+def test_programs_that_cannot_run_are_an_error_of_ours(tmp_path):
+    with pytest.raises(SourceError, match="cannot be run here"):
+        Embedded(tmp_path / "server", programs=tmp_path).start()
 
 
 def test_a_server_that_does_not_come_up_says_where_to_look(own):

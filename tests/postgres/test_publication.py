@@ -77,6 +77,16 @@ def test_a_table_that_lost_its_key_is_moved_at_the_next_look_and_back_when_it_ha
     assert (published(postgres), published(postgres, append_name(NAME))) == (["t"], [])
 
 
+def test_what_the_lake_believes_of_a_table_does_not_keep_it_where_it_harms(postgres, conn):
+    postgres.execute("CREATE TABLE t (a int PRIMARY KEY); CREATE TABLE gone (a int PRIMARY KEY)")
+    believed = described(conn, "t", "gone")
+    ensure(conn, NAME, believed)
+    postgres.execute("ALTER TABLE t DROP CONSTRAINT t_pkey; INSERT INTO t VALUES (1); DROP TABLE gone")
+    ensure(conn, NAME, believed)
+    postgres.execute("UPDATE t SET a = 2")
+    assert (published(postgres), published(postgres, append_name(NAME))) == ([], ["t"])
+
+
 def test_partitions_are_published_as_their_root(postgres, conn):
     postgres.execute("CREATE TABLE p (a int PRIMARY KEY) PARTITION BY RANGE (a)")
     postgres.execute("CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9)")

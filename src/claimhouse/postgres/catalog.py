@@ -77,11 +77,21 @@ def describe(conn: psycopg.Connection[Any], oid: int, *, source: str = "main", g
 
     Raises SourceError where there is no such table (any more).
     """
-    with explained("reading the catalog"):
-        row = conn.execute(DESCRIPTION.format(oid=int(oid)).encode()).fetchone()
-    if row is None:
+    found = describe_all(conn, [oid], source=source, generated=generated)
+    if oid not in found:
         raise SourceError(f"there is no table with oid {oid}")
-    return shape(row[0], source=source, generated=generated)
+    return found[oid]
+
+
+def describe_all(
+    conn: psycopg.Connection[Any], oids: Iterable[int], *, source: str = "main", generated: bool = False
+) -> dict[int, Table]:
+    """Those of the tables that exist, by oid, in one query."""
+    these = f"ANY ('{{{','.join(str(int(oid)) for oid in oids)}}}'::oid[])"
+    with explained("reading the catalog"):
+        rows = conn.execute(DESCRIPTION.format(oid=these).encode()).fetchall()
+    shapes = [shape(description, source=source, generated=generated) for (description,) in rows]
+    return {table.oid: table for table in shapes}
 
 
 def shape(description: Mapping[str, Any], *, source: str = "main", generated: bool = False) -> Table:

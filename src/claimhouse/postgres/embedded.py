@@ -162,7 +162,7 @@ class Embedded:
                 os.chown(pwfile.name, self.account.pw_uid, self.account.pw_gid)
             self._call(
                 *("initdb", "-D", str(new), "-U", "postgres", "--auth=scram-sha-256", f"--pwfile={pwfile.name}"),
-                *("--encoding=UTF8", "--locale=C"),
+                *("--encoding=UTF8", "--locale=C", "--no-sync" if self._settings.get("fsync") == "off" else ""),
             )
         self._write_as_owner(new / "postgresql.conf", "include_if_exists 'claimhouse.conf'\n", append=True)
         _write_secret(self.folder / "passfile", f"127.0.0.1:*:*:postgres:{password}\n")
@@ -181,12 +181,14 @@ class Embedded:
         lines = {**self._settings, "port": (self.folder / "port").read_text().strip()}
         text = "".join(f"{name} = '{value}'\n" for name, value in lines.items())
         self._write_as_owner(self.data / "claimhouse.conf", text)
-        with (self.folder / "server.log").open("ab") as log:
+        # What the server logs may quote rows.
+        log = os.open(self.folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(log, "ab") as output, self._runnable():
             process = self._process = subprocess.Popen(
                 [str(self.programs / "postgres"), "-D", str(self.data.resolve())],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 cwd="/",
                 start_new_session=True,
                 **self._identity(),
@@ -242,17 +244,21 @@ class Embedded:
 
     def _call(self, program: str, *arguments: str, text: str | None = None) -> None:
         path = program if "/" in program else str(self.programs / program)
-        done = subprocess.run(
-            [path, *(a for a in arguments if a)],
-            input=text,
-            text=True,
-            capture_output=True,
-            cwd="/",
-            **self._identity(),
-        )
+        words = [path, *(a for a in arguments if a)]
+        with self._runnable():
+            done = subprocess.run(words, input=text, text=True, capture_output=True, cwd="/", **self._identity())
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines()
             raise SourceError(f"{program} failed for {self.folder}: {said[-1] if said else done.returncode}")
+
+    @contextmanager
+    def _runnable(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, subprocess.SubprocessError) as error:
+            who = f" as {self.account.pw_name}" if self.account else ""
+            hint = "run as an ordinary user, or give --source the DSN of a server that runs already"
+            raise SourceError(f"PostgreSQL cannot be run here{who}: {error}", hint=hint) from error
 
     def _write_as_owner(self, path: Path, text: str, *, append: bool = False) -> None:
         self._call(

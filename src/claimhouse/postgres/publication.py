@@ -2,9 +2,10 @@
 
 A table goes into the publication `name` only if PostgreSQL can say which row an UPDATE or DELETE is about; else the
 application's own UPDATE and DELETE would fail there. Tables without a usable identity go into `name_append`, which
-publishes inserts and truncates alone. Each start looks again: a table that lost its identity is moved before anything
-else. What a DBA published by FOR ALL TABLES or by schema is taken as it is; options of a publication that is not ours
-(its name does not begin with `claimhouse_`) are never changed, for it may have other readers and tables.
+publishes inserts and truncates alone. `ensure` looks at the identities that tables have now, whatever it was told: one
+that lost its own is moved. What a DBA published by FOR ALL TABLES or by schema is taken as it is; options of a
+publication that is not ours (its name does not begin with `claimhouse_`) are never changed, for it may have other
+readers and tables.
 
 Both publications are made before the slot: the stream reads the catalog as it was at each position, and a publication
 that did not exist there ends it. Where our role may not do something, nothing is done by halves: NotReady holds the
@@ -27,6 +28,7 @@ from psycopg import sql
 
 from claimhouse.errors import NotReady, SlotBusy, SourceError, SourceLost
 from claimhouse.postgres import ddl_trigger
+from claimhouse.postgres.catalog import describe_all
 from claimhouse.postgres.server import explain, explained
 from claimhouse.table import Table, encode_name
 
@@ -71,6 +73,7 @@ def ensure(conn: psycopg.Connection[Any], name: str, tables: Sequence[Table]) ->
 
 def plan(conn: psycopg.Connection[Any], name: str, tables: Sequence[Table]) -> list[str]:
     """The statements that `ensure` would run: none where all is as it must be."""
+    tables = list(describe_all(conn, [t.oid for t in tables]).values())
     with explained("reading the publications"):
         full, append = _Publication.read(conn, name), _Publication.read(conn, append_name(name))
         tables_only = _without_partitions(conn, tables)
@@ -283,14 +286,15 @@ def detach(
 ) -> list[str]:
     """Take away slot, publications and, with the last of our slots, the DDL trigger; the statements (to be) run.
 
-    A publication that is not ours stays. Needs autocommit. Raises SlotBusy while the slot is read,
-    NotReady with what is left to do where our role may not.
+    `publication` is called as the slot unless given; one that is not ours stays. Needs autocommit.
+    Raises SlotBusy while the slot is read, NotReady with what is left to do where our role may not.
     """
     found = slot_state(conn, slot)
     if found is not None and found.active_pid is not None and not dry_run:
         raise SlotBusy(f"slot {slot} is being read by server process {found.active_pid}", hint="stop `run` first")
     statements = [_drop(slot)] if found is not None else []
-    ours = (publication, append_name(publication)) if publication and is_ours(publication) else ()
+    publication = publication or slot
+    ours = (publication, append_name(publication)) if is_ours(publication) else ()
     statements += [f"DROP PUBLICATION {quoted(p)}" for p in ours if _exists(conn, p)]
     others = [s for s in slot_states(conn, "claimhouse_%") if s.name != slot]
     triggers = conn.execute(
