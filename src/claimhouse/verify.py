@@ -232,7 +232,7 @@ class _Verifying:
             names = [f"k{i}" for i in range(len(table.key))]
             db.register("lake_keys", pa.Table.from_arrays(batch, names=names))
             match = " AND ".join(f"b.{n} = l.{n}" for n in names)
-            left = db.execute(f"SELECT l.* FROM lake_keys l ANTI JOIN brought b ON {match}").to_arrow_table()
+            left = db.sql(f"SELECT l.* FROM lake_keys l ANTI JOIN brought b ON {match}").to_arrow_table()
             db.unregister("lake_keys")
             for at in range(0, left.num_rows, 500):
                 some = left.slice(at, 500).to_pylist()
@@ -300,7 +300,7 @@ class _Verifying:
         ours = [_rendered(held, c) for c in table.key]
         theirs = [chunk.texts[table.columns.index(c)] for c in table.key]
         left, right, extra, lacking = _aligned(ours, theirs)
-        differs = pa.array([False] * len(left))
+        differs = pa.array([False] * len(left), pa.bool_())
         masks: dict[str, pa.Array] = {}
         for column, text in zip(table.columns, chunk.texts, strict=True):
             values = held.column(column.physical).combine_chunks().take(left)
@@ -418,11 +418,11 @@ class _Rows:
         return found is not None
 
     def schema(self) -> pa.Schema:
-        return self.db.execute(f"SELECT * FROM ({self.sql}) LIMIT 0").to_arrow_table().schema
+        return self.db.sql(f"SELECT * FROM ({self.sql}) LIMIT 0").to_arrow_table().schema
 
     def batches(self, columns: list[str] | None, where: str) -> Iterator[pa.RecordBatch]:
         names = "*" if columns is None else ", ".join([*map(_name, columns), "_exact"])
-        yield from self.db.execute(f"SELECT {names} FROM ({self.sql}) s {where}").to_arrow_reader(50_000)
+        yield from self.db.sql(f"SELECT {names} FROM ({self.sql}) s {where}").to_arrow_reader(50_000)
 
     def of_keys(self, table: Table, keys: list[pa.Array]) -> pa.Table:
         """The live rows that have one of these keys (PostgreSQL's text, an array per key column)."""
@@ -440,7 +440,7 @@ class _Rows:
                 match.append(f"coalesce(s._exact[{_quote(column.physical)}], '') = coalesce(w.x{i}, '')")
         self.db.register("wanted", pa.Table.from_arrays(columns, names=names))
         shown = ", ".join(_name(c) for c in state_columns(table))
-        return self.db.execute(
+        return self.db.sql(
             f"SELECT {shown} FROM ({self.sql}) s SEMI JOIN wanted w ON {' AND '.join(match)}"
         ).to_arrow_table()
 
@@ -481,7 +481,7 @@ def _aligned(ours: list[pa.Array], theirs: list[pa.Array]) -> tuple[pa.Array, pa
             db.register(name, pa.Table.from_arrays([*keys, places], names=[*names, "place"]))
         match = " AND ".join(f"o.{n} = t.{n}" for n in names)
         pairs = (
-            db.execute(f"SELECT o.place AS a, t.place AS b FROM ours o FULL JOIN theirs t ON {match}")
+            db.sql(f"SELECT o.place AS a, t.place AS b FROM ours o FULL JOIN theirs t ON {match}")
             .to_arrow_table()
             .combine_chunks()
         )

@@ -84,7 +84,8 @@ def test_once_copies_then_follows(postgres: Any, tmp_path: Path) -> None:
         "SELECT count(*), sum(amount) FROM claim"
     )
     postgres.execute(
-        "UPDATE claim SET amount = 0 WHERE id <= 10; DELETE FROM claim WHERE id > 4990; UPDATE claim SET id = -1 WHERE id = 11"
+        "UPDATE claim SET amount = 0 WHERE id <= 10; DELETE FROM claim WHERE id > 4990;"
+        " UPDATE claim SET id = -1 WHERE id = 11"
     )
     second = once(asked)
     assert second.copied_rows == 0
@@ -334,7 +335,7 @@ def test_readers_beside_a_writer_never_see_half_a_transaction(postgres: Any, tmp
                 other.commit()
 
     with running(asked):
-        until(lambda: query(asked, "SELECT count(*) FROM credit") == [(0,)])
+        until(lambda: query(asked, "SELECT count(*) FROM credit, debit") == [(0,)])
         writer = threading.Thread(target=write)
         writer.start()
         reads, largest = 0, 0
@@ -342,7 +343,8 @@ def test_readers_beside_a_writer_never_see_half_a_transaction(postgres: Any, tmp
         while time.monotonic() < deadline:
             ((debit, credit, count),) = query(
                 asked,
-                "SELECT (SELECT coalesce(sum(v), 0) FROM debit), (SELECT coalesce(sum(v), 0) FROM credit), (SELECT count(*) FROM debit)",
+                "SELECT (SELECT coalesce(sum(v), 0) FROM debit), (SELECT coalesce(sum(v), 0) FROM credit),"
+                " (SELECT count(*) FROM debit)",
             )
             assert debit + credit == 0
             reads, largest = reads + 1, max(largest, count)
@@ -436,7 +438,8 @@ def test_a_broken_connection_is_mended(postgres: Any, tmp_path: Path) -> None:
     with running(asked):
         until(lambda: query(asked, "SELECT count(*) FROM t") == [(0,)])
         postgres.execute(
-            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = current_database()"
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+            " WHERE active AND database = current_database()"
         )
         postgres.execute("INSERT INTO t VALUES (1)")
         until(lambda: query(asked, "SELECT count(*) FROM t") == [(1,)])

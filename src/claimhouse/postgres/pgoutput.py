@@ -48,7 +48,7 @@ class Decoder:
     relation is first announced, when its announcement changes, at its first announcement after a `claimhouse.ddl`
     message, and after `forget`; `lsn` is where the transaction's commit record starts. `on_message(prefix, content,
     lsn, xid)` gets each transactional logical message whose prefix starts with `claimhouse.`, in order with the calls
-    of `resolve`.
+    of `resolve`; its `lsn` is where the transaction's commit record starts, too.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class Decoder:
         if prefix == DDL_PREFIX.encode():
             self._ddl += 1
         if self._on_message:
-            self._on_message(prefix.decode(), rest[4:], lsn, int(stretch.xid[stretch.transaction[place]]))
+            self._on_message(prefix.decode(), rest[4:], stretch.lsn_of(place), int(stretch.xid[stretch.transaction[place]]))
 
 
 def parse_relation(body: bytes) -> Relation:
