@@ -1,7 +1,7 @@
 """Rows of the distributed tail as `Decoded`: what the embedded runtime's decoder yields, from Debezium's events.
 
-From here on both runtimes are one: the same cut, flush, fold and registry take what comes. A table's events of one shape
-are made into columns together: the values are looked up in the maps by Arrow, brought back to PostgreSQL's text
+From here on both runtimes are one: the same cut, flush, fold and registry take what comes. A table's events of one
+shape are made into columns together: the values are looked up in the maps by Arrow, brought back to PostgreSQL's text
 (`values`) and cast by the one cast per type.
 """
 
@@ -25,7 +25,7 @@ Wire = Callable[[Column], int]
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Rows of whole transactions, by `end_lsn` and `seq`: columns of the tail table, with `end_lsn` and 64-bit `xid`."""
+    """Rows of whole transactions, by `end_lsn` and `seq`: columns of the tail table, with 64-bit `xid`."""
 
     rows: pa.Table
     transactions: pa.Table  # xid (64 bits), end_lsn, at; by end_lsn
@@ -63,7 +63,8 @@ def _groups(rows: pa.Table) -> Iterator[tuple[str, str, frozenset[str], pa.Table
     rows = rows.filter(keep)
     if not rows.num_rows:
         return
-    label = pc.binary_join_element_wise(rows.column("schema"), rows.column("name"), "\0").combine_chunks().dictionary_encode()
+    label = pc.binary_join_element_wise(rows.column("schema"), rows.column("name"), "\0")
+    label = label.combine_chunks().dictionary_encode()
     for place, word in enumerate(label.dictionary.to_pylist()):
         schema, _, name = word.partition("\0")
         mine = rows.filter(pc.equal(label.indices, place)).sort_by([("end_lsn", "ascending"), ("seq", "ascending")])
@@ -110,8 +111,9 @@ def _changes(rows: pa.Table, table: Table, wire: Wire, placeholder: str) -> Chan
             text = pc.if_else(delete, _lookup(before, column.name), text)
         lacks = _lacks(text, column, placeholder)
         if lacks is not None:
-            missing.append((column.physical, lacks))
-            text = pc.if_else(lacks, pa.scalar(None, pa.string()), text)
+            was = _lookup(before, column.name)  # REPLICA IDENTITY FULL brings the old value
+            text = pc.if_else(lacks, was, text)
+            missing.append((column.physical, pc.and_(lacks, pc.is_null(was))))
         values[column.physical], exact = cast(source_text(text, column, wire(column)), column)
         if exact is not None:
             exacts[column.physical] = exact
@@ -136,7 +138,9 @@ def _changes(rows: pa.Table, table: Table, wire: Wire, placeholder: str) -> Chan
     return Changes(table, pa.RecordBatch.from_arrays(arrays, schema=schema))
 
 
-def _olds(table: Table, update: pa.Array, before: pa.Array, after: pa.Array, old: pa.Array) -> Iterator[tuple[Column, pa.Array]]:
+def _olds(
+    table: Table, update: pa.Array, before: pa.Array, after: pa.Array, old: pa.Array
+) -> Iterator[tuple[Column, pa.Array]]:
     """The identity columns' values before an update: always for identity 'full', else where any of them changed."""
     texts: list[tuple[Column, pa.Array]] = []
     moved = update if table.identity == "full" else pa.array(np.zeros(len(update), bool))
@@ -184,13 +188,13 @@ def _ordered(changes: list[Changes]) -> list[Changes]:
 
 
 def _transactions(done: pa.Table, counts: dict[int, dict[str, int]]) -> pa.RecordBatch:
-    lsns = done.column("end_lsn").to_pylist()
+    """The transactions that changed rows, schema TRANSACTIONS."""
+    done = done.filter(pc.is_in(done.column("end_lsn"), pa.array(list(counts), pa.int64()))).combine_chunks()
+    per = [list(counts[lsn].items()) for lsn in done.column("end_lsn").to_pylist()]
     arrays = [
         done.column("xid").combine_chunks(),
         done.column("end_lsn").combine_chunks(),
         done.column("at").combine_chunks().cast(TRANSACTIONS.field("committed_at").type),
-        pa.array([list(counts.get(lsn, {}).items()) for lsn in lsns], TRANSACTIONS.field("counts").type),
+        pa.array(per, TRANSACTIONS.field("counts").type),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=TRANSACTIONS)
-
-

@@ -1,7 +1,7 @@
 """Moves what the streaming query has cut into the lake: the embedded runtime's capture, fed from the tail table.
 
-Admission, copies, shapes, cuts, flushes and folds are the same code in both runtimes; only what stands in for the stream
-differs. Here `read` takes the next window of whole transactions out of the tail table, and nothing is confirmed to
+Admission, copies, shapes, cuts, flushes and folds are the same code in both runtimes; only what stands in for the
+stream differs. Here `read` takes the next window of whole transactions out of the tail table, and nothing is confirmed to
 PostgreSQL: Debezium holds the slot, and Kafka keeps what Spark has not appended yet. A cut of the lake is made every
 `flush_every` seconds (every second while a copy waits for the stream), and flushed at once.
 """
@@ -22,7 +22,7 @@ from claimhouse.distributed import feed
 from claimhouse.distributed.tail import TailEvents
 from claimhouse.distributed.values import HEX, KNOWN, KNOWN_BY_NAME, TEXT
 from claimhouse.errors import SourceGone, Unsupported
-from claimhouse.lake import flushes, registry
+from claimhouse.lake import flushes
 from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.owner import Owner, claim
@@ -36,6 +36,7 @@ from claimhouse.postgres.server import connect
 from claimhouse.table import Column, Table
 
 AWAITED_EVERY = 1.0
+APPEND_ONLY = "the distributed runtime needs a primary key or REPLICA IDENTITY FULL"
 NOT_CARRIED = ("interval[]", "money[]")
 
 
@@ -63,8 +64,9 @@ class Mover(_Run):
     ) -> None:
         super().__init__(options, Summary(options.source), lake, emit, stop)
         self.placeholder, self.every, self.named = placeholder, every, named
-        self.known_flush = -1
+        self.known = (0, "")
         self.moved_at = 0.0
+        self.read_to = 0
         self._wires: dict[int, int] = {}
 
     def open(self) -> Owner:
@@ -83,7 +85,10 @@ class Mover(_Run):
         with contextlib.ExitStack() as stack:
             stack.callback(self.admin.close)
             self.stream = self.decoder = self  # read, feed, idle_position, confirm
-            self.flusher = Flusher(self.lake, self.options.source, self.owner, self.tail, self.record, interval=1.0)
+            # A cut that brings rows is flushed at once, one that does not is not: hence any byte is due.
+            self.flusher = Flusher(
+                self.lake, self.options.source, self.owner, self.tail, self.record, interval=3600, bytes_due=1
+            )
             self.copier = Copier(lambda: connect(self.options.dsn), lambda text: self.emit("wait", {"text": text}))
             stack.callback(self.flusher.stop)
             stack.callback(self.copier.stop)
@@ -92,17 +97,25 @@ class Mover(_Run):
             self._loop()
             self._finish()
 
+    def _admitted(self, fresh: list[TableState]) -> None:
+        """Debezium reads one publication: tables of the other one, which have no usable identity, cannot come by it."""
+        super()._admitted(fresh)
+        for state in [s for s in fresh if s.table.identity == "none"]:
+            self.shapes.errored(state.folder, self.position, APPEND_ONLY)
+            self._refused(state.label, APPEND_ONLY)
+
     # --- what stands for stream and decoder
 
     def read(self, max_wait: float) -> Window:
         """The next window, when one is due; else nothing after at most 0.2 s."""
         every = AWAITED_EVERY if self._awaited() else self.every
         if time.monotonic() - self.moved_at >= every and self.pending.since is None:
-            found = self.events.after(self.position)
-            if found is None or found.transactions.num_rows == 0:
-                self.moved_at = time.monotonic()
-                return Window()
-            return Window(found)
+            found = self.events.after(max(self.position, self.read_to))
+            if found is not None and found.transactions.num_rows:
+                self.read_to = int(found.transactions.column("end_lsn")[-1].as_py())
+                return Window(found)
+            self.moved_at = time.monotonic()
+            return Window()
         self.stop.wait(min(max(max_wait, 0.05), 0.2))
         return Window()
 
@@ -115,8 +128,8 @@ class Mover(_Run):
             raise SourceGone(f"a value could not be kept: {error}") from error
         return [decoded]
 
-    def idle_position(self, raw: Window) -> int | None:
-        return None
+    def idle_position(self, raw: Window) -> int:
+        return 0
 
     def confirm(self, lsn: int, flush: bool = False) -> None:
         """Nothing to confirm: Debezium holds the slot."""
@@ -124,10 +137,15 @@ class Mover(_Run):
     def _cut(self) -> None:
         super()._cut()
         assert self.mark is not None
-        if self.mark.flush and self.mark.flush != self.known_flush:
-            self.known_flush = self.mark.flush
-            record = flushes.load(self.lake, self.options.source, self.mark.flush)
-            self.named(record, registry.load(self.lake, self.options.source, record.registry), self.events.floor)
+        known = (self.mark.flush, self.mark.registry)
+        if self.mark.flush and known != self.known:
+            self.known = known
+            self.named(flushes.load(self.lake, self.options.source, self.mark.flush), self.saved, self.events.floor)
+
+    def _beat(self, now: float) -> None:
+        """As the embedded runtime's, no more often than the streaming query cuts."""
+        if now - self.beat_at >= AWAITED_EVERY:
+            super()._beat(now)
 
     # --- shapes
 

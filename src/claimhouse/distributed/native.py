@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from claimhouse.distributed import artifacts, configs
+from claimhouse.distributed import artifacts, configs, source
 from claimhouse.distributed.connector import Connect
 from claimhouse.distributed.process import NotHealthy, Process
 from claimhouse.distributed.topology import SERVICES, Secrets, Topology, free_ports
@@ -101,7 +101,7 @@ class Stack:
                 self.process(name).stop(within=20)
         self.say("all stopped; data stays in " + str(self.folder / "data"))
 
-    def _embedded(self):  # noqa: ANN202  (imported late: a stack over a foreign server needs no wheel)
+    def _embedded(self):
         from claimhouse.postgres.embedded import Embedded
 
         return Embedded(self.folder / "data" / "postgres")
@@ -112,6 +112,7 @@ class Stack:
         if self.topology.at["postgres"] != f"127.0.0.1:{port}":
             self.topology.at["postgres"] = f"127.0.0.1:{port}"
             self.topology.save(self.folder / "topology.json")
+        source.ensure_role(server.dsn, self.topology.role, self.secrets.postgres)
 
     def _start_kafka(self) -> None:
         data, file = self.folder / "data" / "kafka", self._etc("kafka.properties")
@@ -180,12 +181,14 @@ class Stack:
 
     def _start_spark(self) -> None:
         process = self.process("spark")
+        if process.pid is None:
+            (self.folder / "run" / "job.json").unlink(missing_ok=True)
         java = artifacts.java(17)
         env = {"JAVA_HOME": str(java.parent.parent), "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
         process.start(
             [sys.executable, "-m", "claimhouse.distributed.job", str(self.folder)], env, priority=self.priority
         )
-        process.wait(lambda: (self.folder / "run" / "job.json").exists(), within=240)
+        process.wait(lambda: (self.folder / "run" / "job.json").exists(), within=300)
 
     def _java(self, *options: str, classpath: str) -> list[str]:
         logging = f"-Dlog4j2.configurationFile={self._etc('log4j2.yaml')}"

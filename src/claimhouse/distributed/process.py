@@ -18,6 +18,10 @@ from pathlib import Path
 
 from claimhouse.errors import ClaimhouseError
 
+_HANDED_ON = frozenset(
+    ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "CLAIMHOUSE_FAILPOINT", "CLAIMHOUSE_CACHE")
+)
+
 
 class NotHealthy(ClaimhouseError):
     """An engine did not come up, or went away; its log says why."""
@@ -51,7 +55,7 @@ class Process:
             return pid
         for folder in (self.log.parent, self._record.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        base = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV"}}
+        base = {k: v for k, v in os.environ.items() if k in _HANDED_ON}
         with self.log.open("ab") as log:
             child = subprocess.Popen(
                 list(command),

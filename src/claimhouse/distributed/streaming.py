@@ -1,10 +1,10 @@
 """The streaming query: all topics in, one append per micro-batch to the tail table, and in it the cut.
 
-A batch is one Delta commit that holds its rows, the ENDs that came, a `commit` row for each transaction that is complete
-now, and the offsets that it reached. So rows, cut and progress become durable together or not at all. A batch that Spark
-repeats after a crash finds its offsets in the table and appends nothing; a lost checkpoint costs a reading of Kafka, not
-a row. The table has one writer, numbered batches in the Delta app transaction, and the owner epoch is looked at after
-each append.
+A batch is one Delta commit that holds its rows, the ENDs that came, a `commit` row for each transaction that is
+complete now, and the offsets that it reached. So rows, cut and progress become durable together or not at all. A batch
+that Spark repeats after a crash finds its offsets in the table and appends nothing; a lost checkpoint costs a reading
+of Kafka, not a row. The table has one writer, numbered batches in the Delta app transaction, and the owner epoch is
+looked at after each append.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _PROPERTIES = (
     " 'delta.logRetentionDuration'='interval 2 hours', 'delta.deletedFileRetentionDuration'='interval 1 hours',"
     " 'delta.dataSkippingStatsColumns'='batch,kind,xid,end_lsn'"
 )
+_OWN = "kind STRING, xid BIGINT, at BIGINT, end_lsn BIGINT, events BIGINT, note STRING"
 
 
 @dataclass(slots=True)
@@ -153,15 +154,16 @@ class Streaming:
 
     def _count(self, narrow: Any) -> list[End]:
         kinds = np.array(narrow.column("kind").to_pylist(), dtype=object)
-        columns = {n: narrow.column(n).to_pylist() for n in ("topic", "part", "offset", "xid", "end_lsn", "events", "at")}
+        columns = {
+            n: narrow.column(n).to_pylist() for n in ("topic", "part", "offset", "xid", "end_lsn", "events", "at")
+        }
         for topic, part, offset in zip(columns["topic"], columns["part"], columns["offset"], strict=True):
             place = f"{topic}/{part}"
             if offset > self.offsets.get(place, -1):
                 self.offsets[place] = offset
         xids = columns["xid"]
         self.cuts.rows(Counter(xids[i] for i in np.flatnonzero(kinds == "row") if xids[i] is not None).items())
-        ends = [i for i in np.flatnonzero(kinds == "end")]
-        ends.sort(key=lambda i: columns["offset"][i])
+        ends = sorted(np.flatnonzero(kinds == "end"), key=lambda i: columns["offset"][i])
         self.cuts.ended(End(xids[i], columns["end_lsn"][i], columns["events"][i], columns["at"][i]) for i in ends)
         return self.cuts.cut()
 
@@ -173,7 +175,7 @@ class Streaming:
             events = events.where(~f.coalesce(events.xid.isin(list(again)), f.lit(False)))
         own = [("commit", e.xid, e.at, e.end_lsn, e.count, None) for e in made]
         own.append(("mark", None, None, self.cuts.end_lsn, None, json.dumps(self.offsets)))
-        words = self.spark.createDataFrame(own, "kind STRING, xid BIGINT, at BIGINT, end_lsn BIGINT, events BIGINT, note STRING")
+        words = self.spark.createDataFrame(own, _OWN)
         words = words.withColumn("era", f.lit(batch // ERA)).withColumn("batch", f.lit(batch).cast("bigint"))
         whole = events.unionByName(words, allowMissingColumns=True)
         if count <= ONE_FILE:

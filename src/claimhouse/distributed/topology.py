@@ -22,10 +22,11 @@ SERVICES = ("postgres", "kafka", "controller", "connect", "s3", "glue", "trino")
 
 @dataclass(slots=True)
 class Topology:
-    """Addresses are `host:port`. `lake` is the lake's location, `catalog` the Trino catalog and Glue's databases' prefix."""
+    """Addresses are `host:port`. `lake` is the lake's location, `catalog` the name of the Trino catalog."""
 
     source: str = "main"
     database: str = "postgres"
+    role: str = "claimhouse"  # whom Debezium connects as: REPLICATION, and SELECT on the tables
     tables: list[str] = field(default_factory=lambda: ["public.*"])
     lake: str = "s3://claimhouse/lake"
     region: str = "us-east-1"

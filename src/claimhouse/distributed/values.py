@@ -34,14 +34,19 @@ _DATE, _TIMESTAMP, _TIMESTAMPTZ, _BYTEA, _BOOL = 1082, 1114, 1184, 17, 16
 HEX = 0  # stands for a type that Debezium does not know: it comes as the hex of PostgreSQL's text
 TEXT = 25
 # Built-in types that Debezium knows; `wire_type` says what any other type comes as.
-KNOWN = frozenset(
-    (16, 17, 18, 19, 20, 21, 23, 25, 26, 114, 142, 600, 650, 700, 701, 774, 790, 829, 869, 1042, 1043, 1082, 1083, 1114)
-    + (1184, 1186, 1266, 1560, 1562, 1700, 2950, 3614, 3802, 3904, 3906, 3908, 3910, 3912, 3926)
-)
+_WORDS = """16 17 18 19 20 21 23 25 26 114 142 600 650 700 701 774 790 829 869 1042 1043 1082 1083 1114 1184 1186 1266
+1560 1562 1700 2950 3614 3802 3904 3906 3908 3910 3912 3926"""
+KNOWN = frozenset(map(int, _WORDS.split()))
 KNOWN_BY_NAME = frozenset(("citext", "ltree", "hstore"))
 # PGStatement's far days, which stand for infinity.
-_DATES = {"+5877611-06-21Z": "infinity", "-5877611-06-22Z": "-infinity", "+292278994-08-16Z": "infinity", "-292275055-05-16Z": "-infinity"}
-_FAR = re.compile(r"([+-]29227[0-9]{4}-|-29227[0-9]{4}-)")
+_DATES = {
+    "+5877611-06-21Z": "infinity",
+    "-5877611-06-22Z": "-infinity",
+    "+292278994-08-16Z": "infinity",
+    "-292275055-05-16Z": "-infinity",
+}
+_SPECIAL = {"NAN": "NaN", "POSITIVE_INFINITY": "Infinity", "NEGATIVE_INFINITY": "-Infinity"}
+_PLAIN_MOMENT = r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:(\.\d*?[1-9])0*|\.0*)?Z$"
 
 
 def source_text(values: pa.Array, column: Column, wire: int) -> pa.Array:
@@ -71,12 +76,12 @@ def _bytes(values: pa.Array) -> pa.Array:
 def _numeric(values: pa.Array) -> pa.Array:
     if not pc.any(pc.match_substring_regex(values, "[A-Z]{3}")).as_py():
         return values
-    return _each(values, lambda t: {"NAN": "NaN", "POSITIVE_INFINITY": "Infinity", "NEGATIVE_INFINITY": "-Infinity"}.get(t, t))
+    return _each(values, lambda text: _SPECIAL.get(text, text))
 
 
 def _moments(values: pa.Array, zone: str) -> pa.Array:
     """`2026-01-02T03:04:05.120Z` → `2026-01-02 03:04:05.12` + zone."""
-    plain = pc.replace_substring_regex(values, r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:(\.\d*?[1-9])0*|\.0*)?Z$", r"\1 \2\3" + zone)
+    plain = pc.replace_substring_regex(values, _PLAIN_MOMENT, r"\1 \2\3" + zone)
     odd = pc.match_substring_regex(plain, r"^[+-]|^0000|Z$|^\d{4}-\d\d-\d\dT")
     if not pc.any(odd).as_py():
         return plain
@@ -146,7 +151,7 @@ def _interval(text: str, _: Column) -> str:
 def _bits(text: str, column: Column) -> str:
     if text in {"true", "false"}:  # bit(1)
         return "1" if text == "true" else "0"
-    number = int.from_bytes(base64.b16decode(text, casefold=True) if _is_hex(text) else base64.b64decode(text), "little")
+    number = int.from_bytes(bytes.fromhex(text) if _is_hex(text) else base64.b64decode(text), "little")
     return f"{number:0{max(column.typmod, 1) if not column.type.startswith('bit varying') else 1}b}"
 
 

@@ -1,0 +1,218 @@
+"""The streaming job, one process: `python -m claimhouse.distributed.job FOLDER`.
+
+It claims the source, makes slot and publication, registers the connector, and then runs two things side by side: the
+streaming query (Kafka → tail table, with the cut) and the mover (tail → lake, flush, fold), whose every named flush
+brings Trino's views up to date. It tells how it is in `run/job.json`, which `stack status` and the health check read.
+Whatever fails ends the process with status 1; whoever supervises it starts it again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from claimhouse.distributed import artifacts, configs, connector
+from claimhouse.distributed.catalog import Catalog
+from claimhouse.distributed.connector import Connect, ConnectError
+from claimhouse.distributed.mover import Mover
+from claimhouse.distributed.streaming import Progress, Streaming, cluster_id
+from claimhouse.distributed.tail import tail_events_key
+from claimhouse.distributed.topology import Secrets, Topology, s3_options
+from claimhouse.distributed.trino import Trino, TrinoError
+from claimhouse.errors import ClaimhouseError
+from claimhouse.lake.flushes import FlushRecord
+from claimhouse.lake.lake import create
+from claimhouse.lake.registry import Registry
+from claimhouse.pipeline.options import CaptureOptions
+
+
+class Job:
+    """Everything of one source's streaming job. Raises ClaimhouseError."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.topology = Topology.load(folder / "topology.json")
+        self.keys = Secrets.load(folder / "secrets.json")
+        self.stop = threading.Event()
+        self.state: dict[str, Any] = {"pid": os.getpid(), "started": time.time()}
+        self.failed: BaseException | None = None
+        self._publishing = threading.Lock()
+        self._named: tuple[FlushRecord, Registry, int] | None = None
+        self._wake = threading.Event()
+
+    def run(self) -> None:
+        topology = self.topology
+        self.lake = create(topology.lake, s3_options(topology, self.keys))
+        self.spark = spark_session(topology, self.keys, self.folder)
+        options = CaptureOptions(
+            topology.source,
+            self._dsn(),
+            topology.lake,
+            s3_options(topology, self.keys),
+            tables=topology.tables,
+            freshness=0.0,
+        )
+        self.mover = Mover(
+            options,
+            self.lake,
+            self._tell,
+            self.stop,
+            placeholder=self.keys.placeholder,
+            every=topology.flush_every,
+            named=self._flushed,
+        )
+        owner = self.mover.open()
+        self._register()
+        self.streaming = Streaming(
+            self.spark,
+            self.lake.store.uri(tail_events_key(topology.source)).replace("s3://", "s3a://", 1),
+            self.lake.app_id(topology.source, "tail_events"),
+            owner.check,
+            self._appended,
+        )
+        cluster = cluster_id(self.spark, topology.at["kafka"])
+        self.streaming.prepare(self.mover.position, cluster)
+        checkpoint = self.folder / "data" / "spark" / f"{topology.source}-{self.lake.lake_id[:8]}-{cluster}"
+        query = self.streaming.start(topology.at["kafka"], topology.prefix, str(checkpoint), topology.cut_every)
+        self.catalog = Catalog(
+            Trino(topology.url("trino"), catalog=topology.catalog),
+            self.lake,
+            topology.catalog,
+            topology.source,
+            self.keys.placeholder,
+            self.mover._wire,
+        )
+        threads = [
+            threading.Thread(target=self._guarded, args=(w,), daemon=True) for w in (self.mover.run, self._publish)
+        ]
+        for thread in threads:
+            thread.start()
+        self._write()
+        while not self.stop.wait(0.5):
+            if query.exception() is not None or not query.isActive:
+                self.failed = self.failed or query.exception() or RuntimeError("the streaming query ended")
+                self.stop.set()
+            self._write()
+        with suppress(Exception):
+            query.stop()
+        threads[0].join(60)
+        if self.failed is not None:
+            raise self.failed
+
+    def _dsn(self) -> str:
+        path = self.folder / "source.dsn"
+        if path.exists():
+            return path.read_text().strip()
+        from claimhouse.postgres.embedded import Embedded
+
+        return Embedded(self.folder / "data" / "postgres").dsn
+
+    def _register(self) -> None:
+        """Give the connector its settings, until Connect takes them."""
+        settings = connector.config(
+            self.topology,
+            self.keys,
+            self.folder / "etc" / "connect" / "secrets.properties",
+            role=self.topology.role,
+            slot=self.mover.registry.slot,
+            publication=self.mover.registry.publication,
+        )
+        client = Connect(self.topology.url("connect"))
+        for attempt in range(60):
+            try:
+                client.put(self.topology.prefix, settings)
+                return
+            except ConnectError:
+                if attempt == 59:
+                    raise
+                time.sleep(1)
+
+    # --- what the parts tell
+
+    def _appended(self, progress: Progress) -> None:
+        self.state["streaming"] = asdict(progress)
+
+    def _tell(self, kind: str, fields: dict[str, Any]) -> None:
+        self.state[kind] = fields
+
+    def _flushed(self, record: FlushRecord, registry: Registry, floor: int) -> None:
+        self.state["flush"] = {"flush": record.flush, "cut": record.cut, "end_lsn": record.end_lsn, "at": record.at}
+        self._named = (record, registry, floor)
+        self._wake.set()
+
+    def _publish(self) -> None:
+        """Bring Trino's views up to the newest flush; then what the flush before it covered may leave the tail."""
+        before: tuple[int, int] | None = None
+        while not self.stop.is_set():
+            if not self._wake.wait(0.5) or self._named is None:
+                continue
+            self._wake.clear()
+            record, registry, floor = self._named
+            try:
+                made = self.catalog.publish(record, registry, floor)
+                self.state["views"] = {"flush": record.flush, "made": len(made), "at": time.time(), "error": None}
+            except TrinoError as error:
+                self.state["views"] = {**self.state.get("views", {}), "error": str(error)}
+                self._wake.set()
+                self.stop.wait(2)
+                continue
+            if before is not None:
+                self.streaming.drop(*before)
+            before = (floor, record.end_lsn)
+
+    def _guarded(self, work: Any) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self.failed = self.failed or error
+        finally:
+            self.stop.set()
+
+    def _write(self) -> None:
+        path = self.folder / "run" / "job.json"
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps({**self.state, "at": time.time()}))
+        part.replace(path)
+
+
+def spark_session(topology: Topology, keys: Secrets, folder: Path) -> Any:
+    """A Spark session with the lake's settings."""
+    os.environ.setdefault("JAVA_HOME", str(artifacts.java(17).parent.parent))
+    from pyspark.sql import SparkSession
+
+    scratch = folder / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    builder: Any = SparkSession.builder
+    for key, value in configs.spark(topology, keys, artifacts.spark_jars(), scratch).items():
+        builder = builder.config(key, value)
+    session = builder.appName("claimhouse").getOrCreate()
+    session.sparkContext.setLogLevel("WARN")
+    return session
+
+
+def main() -> int:
+    job = Job(Path(sys.argv[1]).absolute())
+    (job.folder / "run" / "job.json").unlink(missing_ok=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: job.stop.set())
+    try:
+        job.run()
+    except ClaimhouseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
