@@ -133,16 +133,18 @@ def test_a_place_that_someone_else_prepared_is_refused(tmp_path, monkeypatch):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     server = Embedded(closed / "server", programs=Path("/nowhere"))
-    name = embedded.hashlib.sha256(str(server.folder).encode()).hexdigest()[:16]
-    (tmp_path / f"claimhouse-{name}").mkdir()
-    (tmp_path / f"claimhouse-{name}").chmod(0o777)
+    server._elsewhere.mkdir()
+    server._elsewhere.chmod(0o777)
     with pytest.raises(embedded.SettingsError, match="someone else"):
         server.start()
 
 
 def test_programs_that_cannot_run_are_an_error_of_ours(tmp_path):
+    server = Embedded(tmp_path / "server", programs=tmp_path)
     with pytest.raises(SourceError, match="cannot be run here"):
-        Embedded(tmp_path / "server", programs=tmp_path).start()
+        server.start()
+    server.remove()
+    assert not server._elsewhere.exists() and not server.folder.exists()
 
 
 def test_a_server_that_does_not_come_up_says_where_to_look(own):

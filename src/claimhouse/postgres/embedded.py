@@ -131,8 +131,9 @@ class Embedded:
     def remove(self) -> None:
         """Stop the server and delete its folder, wherever the data lies."""
         self.stop(wait=5.0)
-        if self.data.is_symlink():
-            shutil.rmtree(self.data.resolve().parent, ignore_errors=True)
+        if self._elsewhere.exists() and self.account is not None:
+            _insist_ours(self._elsewhere)
+            shutil.rmtree(self._elsewhere, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Embedded:
@@ -225,11 +226,15 @@ class Embedded:
         """The folder that `data` is made in: ours, or a reachable one that belongs to our path alone."""
         if self.account is None or _reaches(self.account, self.folder):
             return self.folder
-        home = _REACHABLE / f"claimhouse-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]}"
-        home.mkdir(mode=0o711, exist_ok=True)
-        _insist_ours(home)
-        shutil.rmtree(home / "data", ignore_errors=True)  # of a folder of that path that is gone
-        return home
+        self._elsewhere.mkdir(mode=0o711, exist_ok=True)
+        _insist_ours(self._elsewhere)
+        shutil.rmtree(self._elsewhere / "data", ignore_errors=True)  # of a folder of that path that is gone
+        return self._elsewhere
+
+    @property
+    def _elsewhere(self) -> Path:
+        """Where the data lies if the account cannot reach the asked folder: the path's own place."""
+        return _REACHABLE / f"claimhouse-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]}"
 
     def _private(self, folder: Path) -> None:
         folder.mkdir(mode=0o700)
