@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,10 +76,10 @@ def test_examples_in_help_are_valid_command_lines() -> None:
     root = get_command(app)
     for _, command in commands():
         for line in (command.help or "").partition("Examples:\n")[2].splitlines():
-            words = shlex.split(line.strip().replace("<", "x").replace(">", "x"), comments=True)
-            if "|" in words:
-                words = words[words.index("claimhouse") :]
-            if not words or words[0] != "claimhouse":
+            words = shlex.split(line.strip(), comments=True)
+            if "|" in words and words[0] != "claimhouse":
+                words = words[words.index("|") + 1 :]
+            if not words:
                 continue
             words = words[: min([words.index(w) for w in ("|", ">") if w in words], default=len(words))]
             place, rest = root, words[1:]
@@ -91,12 +90,19 @@ def test_examples_in_help_are_valid_command_lines() -> None:
 
 
 def test_the_command_line_starts_within_the_time_of_a_blink(run: Run) -> None:
+    """Processor time, so that a busy machine does not decide."""
+    import resource
+
+    def used() -> float:
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return spent.ru_utime + spent.ru_stime
+
     run("--help")
     times = []
     for _ in range(3):
-        began = time.monotonic()
+        before = used()
         assert run("--help").returncode == 0
-        times.append(time.monotonic() - began)
+        times.append(used() - before)
     assert min(times) < 0.4
 
 
@@ -137,6 +143,13 @@ def test_without_a_command_the_help_is_shown_as_an_error(run: Run) -> None:
         ("run", "--source", "host=/nowhere", "--freshness", "3"),
         ("run", "--source", "host=/nowhere", "--name", "A B"),
         ("run", "--source", "host=/nowhere", "--once", "--lake", "gs://x"),
+        ("detach", "--source", "host=/nowhere", "--slot", "x"),
+        ("verify", "--source", "host=/nowhere", "--wait", "soon"),
+        ("query", "SELECT 1", "--format", "xml"),
+        ("query", "SELECT 1", "--lake", "/dev/null/x"),
+        ("status", "--lake", "s3://"),
+        ("connect", "claim", "--config", "/dev/null/x"),
+        ("demo", "--duration", "soon"),
         ("config", "show", "--config", "none.toml"),
     ],
     ids=" ".join,
@@ -261,11 +274,11 @@ def test_a_planted_password_is_in_no_output(run: Run, tmp_path: Path) -> None:
     seen = [
         run("config", "show", "--origin"),
         run("config", "show", "--json"),
-        run("run", "--once"),
-        run("run", "--once", "--source", f"postgresql://a:{SECRET}@127.0.0.1:1/x"),
+        run("doctor"),
+        run("doctor", "--json", "--source", f"postgresql://a:{SECRET}@127.0.0.1:1/x"),
         run("run", "--once", "--source", f"postgresql://a:{SECRET}@[bad/x"),
         run("run", "--freshness", "3", CLAIMHOUSE_SOURCE_MAIN_DSN=f"password={SECRET}"),
-        run("run", "--source", "main", "--once", PGPASSWORD=SECRET),
+        run("doctor", "--source", "main", PGPASSWORD=SECRET),
     ]
     assert [done.args for done in seen if SECRET in done.stdout + done.stderr] == []
     assert "holds a password" in seen[0].stderr

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from claimhouse.cli import config, demo, detach, doctor, init, query, run, status, verify
+from claimhouse.cli import config, connect, demo, detach, doctor, init, query, run, status, verify
 
 app = typer.Typer(
     name="claimhouse",
@@ -43,5 +43,6 @@ app.command()(run.run)
 app.command()(query.query)
 app.command()(status.status)
 app.command()(verify.verify)
+app.command()(connect.connect)
 app.command()(detach.detach)
 app.add_typer(config.app, name="config")

@@ -48,14 +48,15 @@ def doctor(
     settings = settings_for(config, lake)
     chosen = choose(settings, source, name)
     found = {n: examined(s, tables) for n, s in chosen.items()}
+    everything = [finding for findings in found.values() for finding in findings]
     if sql is not None:
-        print_sql(sql, [finding for findings in found.values() for finding in findings])
-    elif as_json:
+        print_sql(sql, everything)
+        return
+    if as_json:
         emit([{"source": name, **asdict(finding)} for name, findings in found.items() for finding in findings])
     else:
         for name, findings in found.items():
             tell(name, findings)
-    everything = [finding for findings in found.values() for finding in findings]
     if any(finding.code == "connection" and finding.level == "error" for finding in everything):
         raise typer.Exit(2)
     if any(finding.level not in _FINE for finding in everything):

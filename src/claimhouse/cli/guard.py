@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,8 @@ _DETAIL = re.compile(r"^(DETAIL|CONTEXT|LINE \d+):.*$", re.MULTILINE)
 
 def guarded(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; nothing escapes but SystemExit from shell completion."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries' hints to programmers are not for users
     try:
         _invoke(arguments)
         sys.stdout.flush()

@@ -1,0 +1,179 @@
+"""`claimhouse figures` and `claimhouse triangle`: what the book comes to, now or as of a past moment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from claimhouse.cli.options import ConfigOption, LakeOption, settings_for
+from claimhouse.cli.talk import say, warn
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from claimhouse.marts import Model
+    from claimhouse.query.session import Session
+
+AtOption = Annotated[
+    str | None,
+    typer.Option("--at", metavar="MOMENT", help="A past moment: 0/16B3748, xid:4711, cut:17, an ISO time or a date."),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|FILE",
+        help="Where the tables hold what figures read. [default: the shipped one that fits]",
+    ),
+]
+ValuationOption = Annotated[
+    str | None,
+    typer.Option("--valuation", metavar="DATE", help="Later money does not count. [default: the day of the moment]"),
+]
+LineOption = Annotated[str | None, typer.Option("--line", metavar="LINE", help="Only this line of business.")]
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", metavar="FORMAT", help="table, json, csv, parquet, arrow or markdown. [default: table]"),
+]
+
+
+def figures(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="The figure; without it, the list of them.")
+    ] = None,
+    lake: LakeOption = None,
+    at: AtOption = None,
+    model: ModelOption = None,
+    valuation: ValuationOption = None,
+    line: LineOption = None,
+    claim: Annotated[str | None, typer.Option("--claim", metavar="NUMBER", help="For reserve_history.")] = None,
+    prior: Annotated[str | None, typer.Option("--prior", metavar="DATE", help="For reserve_development.")] = None,
+    threshold: Annotated[str | None, typer.Option("--threshold", metavar="AMOUNT", help="For large_losses.")] = None,
+    format: FormatOption = None,
+    sql: Annotated[
+        str | None, typer.Option("--sql", metavar="ENGINE", help="Print its SQL for duckdb, spark or trino.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Print a figure: paid, incurred, ratios, backlog and others; without a name, which there are and which are off.
+
+    \b
+    Examples:
+      claimhouse figures
+      claimhouse figures loss_ratio --line motor
+      claimhouse figures large_losses --threshold 50000 --at 2026-03-31
+      claimhouse figures reserve_history --claim CLM-2025-006101 --format csv
+      claimhouse figures totals --sql trino
+    """
+    given = {"valuation": valuation, "line": line, "claim": claim, "prior": prior, "threshold": threshold}
+    with _opened(lake, at, model, format, config) as (session, chosen, form):
+        if name is None:
+            _list(session, chosen, form)
+        elif sql is not None:
+            print(_sql(chosen, name, sql))
+        else:
+            _print(session, _asked(session, chosen, name, given), form)
+
+
+def triangle(
+    measure: Annotated[str, typer.Argument(metavar="[MEASURE]", help="paid, incurred, counts or log.")] = "paid",
+    lake: LakeOption = None,
+    at: AtOption = None,
+    model: ModelOption = None,
+    valuation: ValuationOption = None,
+    line: LineOption = None,
+    origin: Annotated[str, typer.Option("--origin", help="Accident periods: year, half, quarter or month.")] = "year",
+    development: Annotated[
+        str, typer.Option("--development", help="Steps of age: year, half, quarter or month.")
+    ] = "year",
+    ratios: Annotated[bool, typer.Option("--ratios", help="Link ratios in place of values.")] = False,
+    reserve: Annotated[
+        bool, typer.Option("--reserve", help="Chain ladder and Mack's error (extra `reserving`).")
+    ] = False,
+    format: FormatOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Print a loss triangle: accident periods down, ages in months across. Formats for programs have a row per cell.
+
+    \b
+    Examples:
+      claimhouse triangle
+      claimhouse triangle incurred --line motor --valuation 2025-12-31 --ratios
+      claimhouse triangle --origin quarter --development quarter --format csv
+      claimhouse triangle paid --reserve
+    """
+    from claimhouse.marts import reserving
+
+    given: dict[str, Any] = {"valuation": valuation, "line": line}
+    given |= {"origin_months": _months(origin), "development_months": _months(development)}
+    with _opened(lake, at, model, format, config) as (session, chosen, form):
+        found = _asked(session, chosen, f"triangle_{measure}", given)
+        if reserve:
+            found = reserving.reserve(found)
+        elif form in ("table", "markdown"):
+            found = reserving.grid(found, "link_ratio" if ratios else "value")
+        _print(session, found, form)
+
+
+@contextmanager
+def _opened(
+    lake: str | None, at: str | None, model: str | None, format: str | None, config: Any
+) -> Iterator[tuple[Session, Model, str]]:
+    """The session, the model and the format that were asked for."""
+    from claimhouse.lake.lake import open_lake
+    from claimhouse.marts import fitting, load
+    from claimhouse.query.session import Session
+
+    settings = settings_for(config, lake, query__format=format)
+    found = open_lake(settings.lake.location, settings.storage_options())
+    with Session(found, at=at, zone=settings.query.zone) as session:
+        chosen = load(model) if model else fitting(session)
+        if model is None:
+            say(f"model {chosen.name}: {chosen.title}")
+        yield session, chosen, settings.query.format
+
+
+def _asked(session: Session, model: Model, name: str, given: dict[str, Any]) -> pa.Table:
+    from claimhouse.marts import figures as ask
+
+    return ask(session, model, name, {key: value for key, value in given.items() if value is not None})
+
+
+def _list(session: Session, model: Model, form: str) -> None:
+    import pyarrow as pa
+
+    from claimhouse.marts import available
+
+    states = available(model, session)
+    rows = [
+        {"figure": a.name, "what": a.title, "state": "on" if a.on else f"off: {'; '.join(a.missing)}"} for a in states
+    ]
+    _print(session, pa.Table.from_pylist(rows), form)
+
+
+def _sql(model: Model, name: str, engine: str) -> str:
+    from claimhouse.marts import compose, find
+
+    return compose.render(compose.compose(find(name), model), engine, pretty=True).sql
+
+
+def _print(session: Session, table: pa.Table, form: str) -> None:
+    from claimhouse.query.formats import write
+
+    for warning in session.warnings:
+        warn(warning)
+    write(table.to_reader(), form, sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+
+
+def _months(period: str) -> int:
+    from claimhouse.errors import UsageError
+
+    months = {"year": 12, "half": 6, "quarter": 3, "month": 1}
+    if period not in months:
+        raise UsageError(f"there is no period {period}", hint=f"one of: {', '.join(months)}")
+    return months[period]
