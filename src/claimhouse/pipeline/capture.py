@@ -165,7 +165,7 @@ class _Run:
             self.registry = registry.load(self.lake, options.source, self.registry_name)
             if self.mark.flush:
                 self.record = flushes.load(self.lake, options.source, self.mark.flush)
-            insist_continuous(conn, capabilities, self.registry, self.mark)
+            self._insist_continuous(capabilities, self.mark)
         self.summary.slot = self.registry.slot
         self.xids = Xids.of(conn)
         self.shapes = Shapes(self.registry, self._describe, self._copy_anew)
@@ -181,6 +181,9 @@ class _Run:
         if options.once:
             self.target = current_lsn(conn)
         self._look(time.monotonic())
+
+    def _insist_continuous(self, capabilities: Capabilities, mark: CutMark) -> None:
+        insist_continuous(self.admin, capabilities, self.registry, mark)
 
     def _describe(self, oid: int) -> Table | None:
         try:
