@@ -58,7 +58,9 @@ def up(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="NAME", help="Start this engine only; may be repeated.")
     ] = None,
-    book: Annotated[bool, typer.Option("--book", help="Load the demo claims book first, where it is not there.")] = False,
+    book: Annotated[
+        bool, typer.Option("--book", help="Load the demo claims book first, where it is not there.")
+    ] = False,
     scale: Annotated[float, typer.Option("--scale", metavar="X", help="Size of the book; 1 is 6,000 claims.")] = 0.1,
 ) -> None:
     """Start every engine and the streaming job, and wait until all are healthy.

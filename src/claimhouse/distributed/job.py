@@ -19,10 +19,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from claimhouse.distributed import artifacts, configs, connector
+from claimhouse.distributed import artifacts, configs
 from claimhouse.distributed.catalog import Catalog
-from claimhouse.distributed.connector import Connect, ConnectError
+from claimhouse.distributed.connector import ConnectError
 from claimhouse.distributed.mover import Mover
+from claimhouse.distributed.registering import put_connector, source_dsn
 from claimhouse.distributed.streaming import Progress, Streaming, cluster_id
 from claimhouse.distributed.tail import tail_events_key
 from claimhouse.distributed.topology import Secrets, Topology, s3_options
@@ -54,7 +55,7 @@ class Job:
         self.spark = spark_session(topology, self.keys, self.folder)
         options = CaptureOptions(
             topology.source,
-            self._dsn(),
+            source_dsn(self.folder),
             topology.lake,
             s3_options(topology, self.keys),
             tables=topology.tables,
@@ -107,28 +108,12 @@ class Job:
         if self.failed is not None:
             raise self.failed
 
-    def _dsn(self) -> str:
-        path = self.folder / "source.dsn"
-        if path.exists():
-            return path.read_text().strip()
-        from claimhouse.postgres.embedded import Embedded
-
-        return Embedded(self.folder / "data" / "postgres").dsn
-
     def _register(self) -> None:
         """Give the connector its settings, until Connect takes them."""
-        settings = connector.config(
-            self.topology,
-            self.keys,
-            self.folder / "etc" / "connect" / "secrets.properties",
-            role=self.topology.role,
-            slot=self.mover.registry.slot,
-            publication=self.mover.registry.publication,
-        )
-        client = Connect(self.topology.url("connect"))
+        known = self.mover.registry
         for attempt in range(60):
             try:
-                client.put(self.topology.prefix, settings)
+                put_connector(self.folder, self.topology, self.keys, known.slot, known.publication)
                 return
             except ConnectError:
                 if attempt == 59:

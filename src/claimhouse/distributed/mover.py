@@ -32,7 +32,8 @@ from claimhouse.pipeline.capture import _Run  # the loop is shared; see the modu
 from claimhouse.pipeline.copying import Copier
 from claimhouse.pipeline.flushing import Flusher
 from claimhouse.pipeline.options import CaptureOptions, Summary
-from claimhouse.postgres.server import connect
+from claimhouse.postgres import publication
+from claimhouse.postgres.server import Capabilities, connect
 from claimhouse.table import Column, Table
 
 AWAITED_EVERY = 1.0
@@ -96,6 +97,12 @@ class Mover(_Run):
             self.flusher.start()
             self._loop()
             self._finish()
+
+    def _insist_continuous(self, capabilities: Capabilities, mark: CutMark) -> None:
+        """Debezium confirms what Kafka holds, so the slot may be ahead of the lake: Kafka and the tail bridge that."""
+        slot = publication.slot_state(self.admin, self.registry.slot)
+        ahead = slot.confirmed_flush_lsn or 0 if slot is not None else 0
+        super()._insist_continuous(capabilities, replace(mark, end_lsn=max(mark.end_lsn, ahead)))
 
     def _admitted(self, fresh: list[TableState]) -> None:
         """Debezium reads one publication: tables of the other one, which have no usable identity, cannot come by it."""

@@ -101,6 +101,29 @@ class Stack:
                 self.process(name).stop(within=20)
         self.say("all stopped; data stays in " + str(self.folder / "data"))
 
+    def provision(self) -> None:
+        """Make the role that Debezium connects as. Raises SourceError."""
+        source.ensure_role(self.source_dsn, self.topology.role, self.secrets.postgres)
+
+    def load_book(self, scale: float) -> None:
+        """Load the demo claims book into the source, unless it is there. Raises SourceError."""
+        from claimhouse.claims import load
+
+        loaded = load(self.source_dsn, scale=scale, labels_to=self.folder)
+        self.say(f"the claims book: {loaded.total:,} rows in {len(loaded.rows)} tables")
+
+    def register(self) -> int:
+        """Connector, Glue tables and views again; how many views."""
+        from claimhouse.distributed.registering import register
+
+        return register(self.folder)
+
+    @property
+    def source_dsn(self) -> str:
+        """Whom the job reads: `source.dsn` in the folder, else the stack's own server."""
+        given = self.folder / "source.dsn"
+        return given.read_text().strip() if given.exists() else self.admin_dsn
+
     def _embedded(self):
         from claimhouse.postgres.embedded import Embedded
 
