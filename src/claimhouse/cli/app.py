@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from claimhouse.cli import config, connect, demo, detach, doctor, init, query, run, status, verify
+from claimhouse.cli import config, connect, demo, detach, doctor, init, query, run, stack, status, verify
 
 app = typer.Typer(
     name="claimhouse",
@@ -46,3 +46,4 @@ app.command()(verify.verify)
 app.command()(connect.connect)
 app.command()(detach.detach)
 app.add_typer(config.app, name="config")
+app.add_typer(stack.app, name="stack")
