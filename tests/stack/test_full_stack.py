@@ -1,0 +1,160 @@
+"""A change travels from postgres to trino, and stays exact through kills, replays and schema changes. Real engines."""
+
+from __future__ import annotations
+
+import time
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+
+from claimhouse.distributed.native import Stack
+from claimhouse.distributed.status import hops
+from tests.stack.conftest import until
+
+pytestmark = pytest.mark.stack
+VIEW = "main__public"
+
+
+def in_trino(stack: Stack, table: str, columns: str = "*", order: str = "1, 2") -> list[tuple[Any, ...]]:
+    return stack.trino.run(f"SELECT {columns} FROM {VIEW}.{table} ORDER BY {order}")
+
+
+def in_source(source: psycopg.Connection[Any], table: str, columns: str, order: str = "1, 2") -> list[tuple[Any, ...]]:
+    rows = source.execute(f"SELECT {columns} FROM {table} ORDER BY {order}".encode()).fetchall()  # type: ignore[arg-type]
+    return [tuple(str(v) if isinstance(v, Decimal) else v for v in row) for row in rows]
+
+
+CLAIM_SOURCE = "id, status, amount, opened::text, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS'), note, ok"
+CLAIM_TRINO = "id, status, amount, CAST(opened AS varchar), format_datetime(at, 'yyyy-MM-dd HH:mm:ss.SSS'), note, ok"
+
+
+def equal(stack: Stack, source: psycopg.Connection[Any], within: float = 180) -> None:
+    """All three tables are the same in PostgreSQL and in Trino."""
+
+    def same() -> bool:
+        assert in_trino(stack, "claim", CLAIM_TRINO) == in_source(source, "claim", CLAIM_SOURCE)
+        assert in_trino(stack, "line", "claim, no, amount") == in_source(source, "line", "claim, no, amount")
+        assert in_trino(stack, "log", "a, b") == in_source(source, "log", "a, b")
+        return True
+
+    until(same, within=within)
+
+
+def test_rows_older_than_the_stack_are_copied(stack: Stack, source: psycopg.Connection[Any]) -> None:
+    equal(stack, source, within=300)
+
+
+def test_a_change_travels_from_postgres_to_trino(stack: Stack, source: psycopg.Connection[Any]) -> None:
+    with source.transaction():
+        source.execute("INSERT INTO claim (id, status, amount, ok) VALUES (1000, 'new', 10.50, true)")
+        source.execute("INSERT INTO line VALUES (1000, 1, 4.25), (1000, 2, 6.25)")
+        source.execute("INSERT INTO log VALUES ('1000', 1)")
+    source.execute("UPDATE claim SET status = 'paid', note = NULL WHERE id = 7")
+    source.execute("DELETE FROM line WHERE claim = 9")
+    source.execute("DELETE FROM log WHERE ctid = (SELECT min(ctid) FROM log WHERE a = 'x')")
+    equal(stack, source)
+
+
+def test_a_key_change_is_one_update_and_keeps_values_that_did_not_come_along(
+    stack: Stack, source: psycopg.Connection[Any]
+) -> None:
+    source.execute("ALTER TABLE claim ALTER COLUMN note SET STORAGE EXTERNAL")
+    source.execute("UPDATE claim SET note = repeat('toast ', 2000) WHERE id = 11")
+    source.execute("UPDATE claim SET status = 'toasted' WHERE id = 11")
+    source.execute("UPDATE claim SET id = 1011 WHERE id = 12")
+    source.execute("UPDATE line SET claim = 1011 WHERE claim = 12")
+    equal(stack, source)
+
+
+def test_truncate_empties_and_what_follows_it_stays(stack: Stack, source: psycopg.Connection[Any]) -> None:
+    with source.transaction():
+        source.execute("TRUNCATE log")
+        source.execute("INSERT INTO log VALUES ('after', 1), ('after', 1)")
+    equal(stack, source)
+
+
+def test_no_reader_sees_half_a_transaction(stack: Stack, source: psycopg.Connection[Any]) -> None:
+    """Every transaction moves an amount between two tables: their sum never changes."""
+    total = "SELECT (SELECT sum(amount) FROM claim) + (SELECT sum(amount) FROM line)"
+    expected = str(source.execute(total.encode()).fetchone()[0])  # type: ignore[index]
+    query = f"SELECT (SELECT sum(amount) FROM {VIEW}.claim) + (SELECT sum(amount) FROM {VIEW}.line)"
+    seen: set[str] = set()
+    for number in range(40):
+        with source.transaction():
+            source.execute("UPDATE claim SET amount = amount - 1 WHERE id = %s", (20 + number,))
+            source.execute("UPDATE line SET amount = amount + 1 WHERE claim = %s", (20 + number,))
+        if number % 5 == 0:
+            seen.add(stack.trino.run(query)[0][0])
+    assert seen == {expected}
+    equal(stack, source)
+
+
+def test_exact_through_kills_of_spark_and_connect(stack: Stack, source: psycopg.Connection[Any]) -> None:
+    for round_ in range(2):
+        for number in range(60):
+            with source.transaction():
+                source.execute("INSERT INTO log VALUES (%s, %s)", (f"r{round_}", number))
+                source.execute("UPDATE claim SET status = %s WHERE id = %s", (f"r{round_}-{number}", 1 + number))
+            if number == 20:
+                stack.process("connect" if round_ else "spark").kill()
+            if number == 40:
+                stack.up(["connect", "spark"])
+    equal(stack, source, within=400)
+
+
+def test_an_added_column_arrives_with_its_default_for_old_rows(stack: Stack, source: psycopg.Connection[Any]) -> None:
+    source.execute("ALTER TABLE line ADD COLUMN currency text NOT NULL DEFAULT 'EUR'")
+    source.execute("INSERT INTO line (claim, no, amount, currency) VALUES (2000, 1, 1, 'USD')")
+
+    def same() -> bool:
+        columns = "claim, no, amount, currency"
+        assert in_trino(stack, "line", columns) == in_source(source, "line", columns)
+        return True
+
+    until(same, within=240)
+
+
+def test_a_new_table_arrives(stack: Stack, source: psycopg.Connection[Any]) -> None:
+    source.execute("CREATE TABLE adjuster (id int PRIMARY KEY, name text)")
+    source.execute("INSERT INTO adjuster VALUES (1, 'Ada'), (2, 'Grace')")
+    until(lambda: in_trino(stack, "adjuster", "id, name") == [(1, "Ada"), (2, "Grace")], within=300)
+
+
+def test_a_glue_that_forgot_is_filled_again_by_register(stack: Stack, source: psycopg.Connection[Any]) -> None:
+    stack.process("glue").kill()
+    stack.start("glue")
+    assert stack.register() >= 3
+    equal(stack, source)
+
+
+def test_the_embedded_reader_reads_the_same_lake(stack: Stack, source: psycopg.Connection[Any]) -> None:
+    """One lake, whichever runtime wrote it: DuckDB over the flushed cuts gives PostgreSQL's rows."""
+    import claimhouse
+    from claimhouse.distributed.topology import s3_options
+
+    def same() -> bool:
+        with claimhouse.open(stack.topology.lake, storage_options=s3_options(stack.topology, stack.secrets)) as lake:
+            rows = lake.query("SELECT claim, no, amount::text FROM line ORDER BY 1, 2").fetchall()
+        assert [tuple(r) for r in rows] == in_source(source, "line", "claim, no, amount")
+        return True
+
+    until(same, within=120)
+
+
+def test_every_hop_reports_well(stack: Stack) -> None:
+    def well() -> bool:
+        ill = [h for h in hops(stack.topology, stack.folder / "run" / "job.json") if not h.ok]
+        assert not ill, ill
+        return True
+
+    until(well, within=60)
+
+
+def test_no_secret_stands_in_logs_or_in_connects_answers(stack: Stack) -> None:
+    planted = [stack.secrets.postgres, stack.secrets.s3_secret]
+    texts = [p.read_text(errors="replace") for p in (stack.folder / "logs").iterdir()]
+    texts.append(str(stack.connect._ask("GET", f"/connectors/{stack.topology.prefix}")))
+    assert not [s for s in planted for text in texts if s in text]
+    assert time.time() > 0
