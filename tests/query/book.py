@@ -33,7 +33,7 @@ class Book:
         self.registry = Registry(source=source)
         self.lsn, self.at, self.xid = 1000, 1_700_000_000 * SECOND, 700
         self.record: Any = None
-        self._changes: list[Changes] = []
+        self._rows: dict[tuple[str, int], tuple[Table, list[Row]]] = {}
         self._transactions: list[dict[str, Any]] = []
 
     def table(
@@ -111,16 +111,15 @@ class Book:
             before = {old_name(table.column(n).physical): v for n, v in old.items()}
             exact = {"_exact": list(row["_exact"].items())} if "_exact" in row else {}
             flat.append({**common, **m, **values, **before, **exact})
-        if flat:
-            batch = pa.RecordBatch.from_pylist(flat, section_schema(table))
-            self._changes.append(Changes(table, batch))
+        self._rows.setdefault((table.folder, table.version), (table, []))[1].extend(flat)
 
     def cut(self) -> CutMark:
         """Commit what has come since the last cut."""
         number = (last.cut if (last := self.tail.last()) else 0) + 1
         name = registries.save(self.owner, self.registry, number)
+        changes = [Changes(t, pa.RecordBatch.from_pylist(r, section_schema(t))) for t, r in self._rows.values() if r]
         mark = self.tail.append(
-            self._changes,
+            changes,
             pa.RecordBatch.from_pylist(self._transactions, TRANSACTIONS),
             end_lsn=self.lsn,
             max_committed_at=self.at,
@@ -129,7 +128,7 @@ class Book:
             flush=self.record.flush if self.record else 0,
             flushed_cut=self.record.cut if self.record else 0,
         )
-        self._changes, self._transactions = [], []
+        self._rows, self._transactions = {}, []
         return mark
 
     def flush(self) -> None:

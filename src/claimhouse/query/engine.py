@@ -1,7 +1,7 @@
 """One DuckDB engine of a session: views under the names that queries use, and no file beyond theirs.
 
 It is open while its views are made and locked from then on. Answers are read through cursors of their own, so several
-can be read side by side. A view that is read a second time may be replaced by a faster one of the same rows.
+can be read side by side. A view may be replaced by a faster one of the same rows.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Engine:
         guard.lock(self.connection, {file for view in made for file in view.files})
         self.locked = True
 
-    def use(self, views: set[View]) -> None:
-        """Count a use of each view; what is used again is made faster."""
+    def use(self, views: set[View], *, selective: bool) -> None:
+        """Get the views ready for a query: what is read whole, or again, is worth the search for places."""
         for view in views:
             self._uses[view] = self._uses.get(view, 0) + 1
-            if self._uses[view] == 2 and (faster := view.again(self.connection)):
+            if (not selective or self._uses[view] > 1) and (faster := view.by_place(self.connection)):
                 for path in [p for p, v in self.shown.items() if v is view]:
                     self.connection.execute(f"CREATE OR REPLACE VIEW {_place(path)} AS {faster}")
 

@@ -46,12 +46,16 @@ _FILE = re.compile(r"[/\\:*?]|\.(parquet|csv|tsv|json|jsonl|ndjson|txt|db|duckdb
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One allowed statement: the tables that its text names, as written, and whether it asks for the list of tables."""
+    """One allowed statement: the tables that its text names, as written.
+
+    `catalog`: it asks for the list of tables; `selective`: it may want few rows (a WHERE or a LIMIT).
+    """
 
     sql: str
     paths: frozenset[tuple[str, ...]]
     ctes: frozenset[str]
     catalog: bool
+    selective: bool
 
 
 def read(connection: duckdb.DuckDBPyConnection, text: str) -> Statement:
@@ -96,9 +100,10 @@ def _nodes(tree: Any) -> Iterator[Mapping[str, Any]]:
 def _statement(sql: str, tree: Mapping[str, Any]) -> Statement:
     paths: set[tuple[str, ...]] = set()
     ctes: set[str] = set()
-    catalog = False
+    catalog = selective = False
     for node in _nodes(tree):
         kind = node.get("type", "")
+        selective |= kind == "LIMIT_MODIFIER" or node.get("where_clause") is not None
         if node.get("class") == "FUNCTION":
             _check_function(str(node["function_name"]).lower())
         if not isinstance(kind, str):
@@ -117,7 +122,7 @@ def _statement(sql: str, tree: Mapping[str, Any]) -> Statement:
             paths.add(path)
         elif "cte_map" in node:
             ctes.update(entry["key"].lower() for entry in node["cte_map"]["map"])
-    return Statement(sql, frozenset(paths), frozenset(ctes), catalog)
+    return Statement(sql, frozenset(paths), frozenset(ctes), catalog, selective)
 
 
 def _check_function(name: str) -> None:

@@ -72,7 +72,7 @@ class Session:
         """Run one reading statement. Raises QueryError, NotExact, LakeError."""
         statement = guard.read(self._engines[0].connection, text)
         named = self._named(statement)
-        engine = self._catalog(named) if statement.catalog else self._ready(named)
+        engine = self._catalog(named) if statement.catalog else self._ready(named, statement.selective)
         return Answer(engine, statement.sql)
 
     def table(self, name: str | tuple[str, ...]) -> Answer:
@@ -179,7 +179,7 @@ class Session:
             self._views[table] = View(self.snapshots[table.source], self.states[table], self.positions[table.source])
         return self._views[table]
 
-    def _ready(self, named: dict[Path, View]) -> Engine:
+    def _ready(self, named: dict[Path, View], selective: bool) -> Engine:
         """An engine with a view for each name: one that has them, else a new one with these alone."""
         paths = set(named)
         engine = next((e for e in self._engines if paths <= e.shown.keys()), None)
@@ -190,7 +190,7 @@ class Session:
         self._engines = [engine, *(e for e in self._engines if e is not engine)]
         while len(self._engines) > ENGINES:
             self._engines.pop().close()
-        engine.use(set(named.values()))
+        engine.use(set(named.values()), selective=selective)
         return engine
 
     def _catalog(self, named: dict[Path, View]) -> Engine:

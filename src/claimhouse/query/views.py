@@ -1,10 +1,11 @@
 """One table of a snapshot at a position, as SQL that DuckDB can run.
 
 Four ways, cheapest first. Nothing changed since `current` was folded: its files, plainly. Little did: the few rows that
-the log leads to are worked out once, and the others are `current` less the keys they came from. Where such a table is
-read again, the places of those keys' rows in the files are found once, and from then on only places are left out, which
-costs no look at any key (a sum over 2 M rows beside 1,000 changed ones: 2.2 times the plain read by key, 1.2 by place).
-And whatever does not fit there is left to `lake.state` as one query over `current` and the log, or the log alone.
+the log leads to are worked out once, and the others are `current` less the rows that they supersede, told by their keys
+(right for few rows: a filter reaches into the files) or by their places in the files (right for whole scans: the places
+are found once and no key is looked at again; a sum over 2 M rows beside 1,000 changed ones costs 1.2 times the plain
+sum by place, 2.2 times by key). Whatever does not fit there is left to `lake.state` as one query over `current` and the
+log, or the log alone.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ class View:
         base = f"{name}_base" if self.based else None
         return f"SELECT {self._state_columns()} FROM ({self._state_sql(base)})"
 
-    def again(self, connection: duckdb.DuckDBPyConnection) -> str | None:
-        """A faster SELECT for a table that is read again, None if there is none."""
+    def by_place(self, connection: duckdb.DuckDBPyConnection) -> str | None:
+        """The SELECT that leaves superseded rows out by their places, None if it is in use or of no use."""
         if not self._by_key:
             return None
         self._by_key = False
