@@ -6,7 +6,7 @@ Two questions are asked before a stream is opened: is this the server, database 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import psycopg
@@ -73,9 +73,11 @@ class Admission:
         options: CaptureOptions,
         registry: Registry,
         refused: Callable[[str, str], None],
+        waiting: Callable[[float], None],
     ) -> None:
         self.publications: list[str] = []
         self._conn, self._options, self._registry, self._refused = conn, options, registry, refused
+        self._waiting = waiting
         self._told: set[str] = set()
 
     def start(self, *, first: bool) -> tuple[list[TableState], int]:
@@ -88,18 +90,36 @@ class Admission:
                 hint="patterns look like claim, sales.*, !audit.*; `claimhouse doctor` lists the tables",
             )
         position = current_lsn(self._conn)
-        self._publish(described)
+        self.publish(described)
         if first:
-            position = publication.ensure_slot(self._conn, self._registry.slot)
+            position = publication.ensure_slot(self._conn, self._registry.slot, waiting=self._waiting)
         return [self._register(t, position, storage) for t in described], position
 
     def admit(self) -> list[TableState]:
-        """Tables that match and are new since the last look; their P is the position before they are published."""
+        """Tables that match and are new since the last look; their P is the position before they are published.
+
+        A table that the role may not publish is refused by name; the others go on.
+        """
         described = self._new()
         storage = catalog.marks(self._conn, [t.oid for t in described])
         position = current_lsn(self._conn)
-        self._publish(described)
+        try:
+            self.publish(described)
+        except NotReady as error:
+            for table in described:
+                self._refuse(table.label, f"{error}; {error.hint}")
+            return []
         return [self._register(t, position, storage) for t in described]
+
+    def publish(self, fresh: Sequence[Table] = ()) -> None:
+        """Brings the publications in step with the tables' identities: an application must never fail to write."""
+        kept = [s.table for s in self._registry.tables.values() if s.status != "gone"]
+        self.publications = publication.ensure(self._conn, self._registry.publication, [*kept, *fresh])
+
+    def _refuse(self, label: str, reason: str) -> None:
+        if label not in self._told:
+            self._told.add(label)
+            self._refused(label, reason)
 
     def _new(self) -> list[Table]:
         known = {t.oid for t in self._registry.tables.values() if t.status != "gone"}
@@ -110,14 +130,9 @@ class Admission:
             reason = info.problem or info.ignored
             if reason is None:
                 found.append(catalog.describe(self._conn, info.oid, source=self._registry.source))
-            elif info.label not in self._told:
-                self._told.add(info.label)
-                self._refused(info.label, reason)
+            else:
+                self._refuse(info.label, reason)
         return found
-
-    def _publish(self, fresh: list[Table]) -> None:
-        kept = [s.table for s in self._registry.tables.values() if s.status not in ("gone", "errored")]
-        self.publications = publication.ensure(self._conn, self._registry.publication, [*kept, *fresh])
 
     def _register(self, table: Table, position: int, storage: dict[int, catalog.Mark]) -> TableState:
         state = self._registry.tables.get(table.folder)

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from claimhouse import failpoint
 from claimhouse.change import Changes, Decoded, old_name
-from claimhouse.errors import SourceError, SourceGone
+from claimhouse.errors import SlotBusy, SourceError, SourceGone
 from claimhouse.lake import deadletters, flushes, registry, snapshot
 from claimhouse.lake.lake import Lake, create
 from claimhouse.lake.owner import claim
@@ -42,6 +42,7 @@ from claimhouse.table import Table
 IDLE_SECONDS = 10.0  # how often an idle source is moved on, its catalog looked at, an idle cut made
 EAGER_SECONDS = 0.1  # how often while somebody waits for a position
 PENDING_BYTES = 64 << 20
+SLOT_PATIENCE = 3.0
 HEARTBEAT = "claimhouse.heartbeat"
 
 Event = Callable[[str, dict[str, Any]], None]
@@ -120,7 +121,7 @@ class _Run:
         with contextlib.ExitStack() as stack:
             self.admin = stack.enter_context(connect(self.options.dsn))
             self._prepare()
-            self.stream = Stream(self.options.dsn, self.registry.slot, self.admission.publications, self.position)
+            self.stream = self._open_stream()
             stack.callback(self.stream.close)
             # The slot is ours from here on, nobody else reads it: only now is an earlier owner replaced.
             self.owner = claim(self.lake, self.options.source)
@@ -141,6 +142,16 @@ class _Run:
             self._loop()
             self._finish()
 
+    def _open_stream(self) -> Stream:
+        """The stream from where the lake ends; the server may need a moment to see that an earlier reader is gone."""
+        deadline = time.monotonic() + SLOT_PATIENCE
+        while True:
+            try:
+                return Stream(self.options.dsn, self.registry.slot, self.admission.publications, self.position)
+            except SlotBusy:
+                if time.monotonic() > deadline or self.stop.wait(0.2):
+                    raise
+
     def _prepare(self) -> None:
         options, conn = self.options, self.admin
         capabilities = Capabilities.of(conn)
@@ -151,7 +162,7 @@ class _Run:
         self.record = None
         self.registry_name = ""
         if self.mark is None:
-            name = options.slot or f"claimhouse_{options.source}_{self.lake.lake_id[:8]}"
+            name = options.slot or publication.default_name(options.source, self.lake.lake_id)
             self.registry = Registry(
                 options.source,
                 capabilities.system_id,
@@ -169,7 +180,7 @@ class _Run:
         self.summary.slot = self.registry.slot
         self.xids = Xids.of(conn)
         self.shapes = Shapes(self.registry, self._describe, self._copy_anew)
-        self.admission = Admission(conn, options, self.registry, self._refused)
+        self.admission = Admission(conn, options, self.registry, self._refused, self._waiting_for_slot)
         self._resume_copies()
         fresh, position = self.admission.start(first=first)
         self.position = position if self.mark is None else self.mark.end_lsn
@@ -194,6 +205,11 @@ class _Run:
     def _refused(self, label: str, reason: str) -> None:
         self.summary.refused[label] = reason
         self.emit("refused", {"table": label, "reason": reason})
+
+    def _waiting_for_slot(self, seconds: float) -> None:
+        if self.stop.is_set():
+            raise SourceGone("stopped while the slot was made")
+        self.emit("wait", {"text": f"waiting {seconds:.0f} s for open transactions to end, to make the slot"})
 
     def _admitted(self, fresh: list[TableState]) -> None:
         if fresh:
@@ -403,6 +419,7 @@ class _Run:
         """Hands copies to the copier once a cut's registry knows them: a kill then resumes them."""
         if not self.to_copy or self.shapes.dirty or self.mark is None:
             return
+        self.admission.publish()  # before the copies' fence: a table may have got, or lost, its key
         for state in self.to_copy:
             if state.status not in ("errored", "gone"):
                 copy = state.copies[-1]
