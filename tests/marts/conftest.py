@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -61,3 +62,29 @@ def prism_book() -> duckdb.DuckDBPyConnection:
         }
     )
     return connect({"prism_claim": claim, "prism_payment": payment})
+
+
+@pytest.fixture(scope="session")
+def cl() -> Any:
+    return pytest.importorskip("chainladder")
+
+
+@pytest.fixture(scope="session")
+def oracle(cl: Any) -> Callable[..., Any]:
+    """chainladder's triangle of prism, incremental, by month (its sample `prism` summed over claims)."""
+    import pandas as pd
+
+    data = pd.read_csv(prism.data_file(), low_memory=False)
+    columns = ["Paid", "reportedCount", "closedPaidCount"]
+
+    def build(line: str | None = None) -> Any:
+        rows = data if line is None else data[data["Line"] == line]
+        dates = {"origin": "AccidentDate", "development": "PaymentDate"}
+        return cl.Triangle(rows, **dates, columns=columns, cumulative=False)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def paid_oracle(oracle: Callable[..., Any]) -> Any:
+    return oracle()["Paid"]

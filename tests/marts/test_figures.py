@@ -10,12 +10,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+from tests.marts.conftest import connect
 
 from claimhouse.errors import UsageError
 from claimhouse.marts import figure_names, figures, find, load
 from claimhouse.marts.compose import parameters_of
 from claimhouse.marts.figure import columns_of
-from tests.marts.conftest import connect
 
 VALUED = date(2024, 6, 30)
 NEEDED = {"prior": "2023-12-31", "claim": "5", "valuation": VALUED}
@@ -24,8 +24,8 @@ Rows = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def rows(demo_tables: dict[str, pa.Table]) -> dict[str, Rows]:
-    names = ("claim", "policy", "policy_version", "premium_txn", "payment", "payment_line", "reserve_txn", "recovery_txn",
-             "claim_status_history", "adjuster")  # fmt: skip
+    names = ("claim", "policy", "policy_version", "premium_txn", "payment", "payment_line", "reserve_txn", 
+             "recovery_txn", "claim_status_history", "adjuster")  # fmt: skip
     return {name: demo_tables[name].to_pylist() for name in names}
 
 
@@ -79,7 +79,14 @@ def test_money_per_claim_is_the_sum_of_its_transactions(demo: duckdb.DuckDBPyCon
     money, claims = by_claim(rows), known(rows)
     assert set(found) == set(claims)
     for number, row in found.items():
-        for kind in ("indemnity_paid", "expense_paid", "indemnity_reserve", "expense_reserve", "salvage", "subrogation"):
+        for kind in (
+            "indemnity_paid",
+            "expense_paid",
+            "indemnity_reserve",
+            "expense_reserve",
+            "salvage",
+            "subrogation",
+        ):
             assert row[kind] == money[number][kind], (number, kind)
         assert row["paid"] == row["indemnity_paid"] + row["expense_paid"]
         assert row["incurred"] == row["paid"] + row["outstanding"]
@@ -88,7 +95,11 @@ def test_money_per_claim_is_the_sum_of_its_transactions(demo: duckdb.DuckDBPyCon
 
 def test_the_smaller_figures_per_claim_agree_with_the_whole(demo: duckdb.DuckDBPyConnection) -> None:
     whole = ask(demo, "claim_money")
-    for name, columns in (("claim_paid", ["paid"]), ("claim_outstanding", ["outstanding"]), ("claim_incurred", ["incurred"])):
+    for name, columns in (
+        ("claim_paid", ["paid"]),
+        ("claim_outstanding", ["outstanding"]),
+        ("claim_incurred", ["incurred"]),
+    ):
         part = ask(demo, name)
         assert [[r["claim_id"], *(r[c] for c in columns)] for r in part] == [
             [r["claim_id"], *(r[c] for c in columns)] for r in whole
@@ -106,7 +117,15 @@ def test_totals_are_sums_over_claims(demo: duckdb.DuckDBPyConnection) -> None:
 
 
 def test_a_line_alone_is_its_share_of_all(demo: duckdb.DuckDBPyConnection) -> None:
-    for name in ("totals", "loss_ratio", "frequency_severity", "closing", "cycle_times", "earned_premium", "claim_money"):
+    for name in (
+        "totals",
+        "loss_ratio",
+        "frequency_severity",
+        "closing",
+        "cycle_times",
+        "earned_premium",
+        "claim_money",
+    ):
         everything = ask(demo, name)
         assert ask(demo, name, line="motor") == [r for r in everything if r.get("line") == "motor"], name
 
@@ -230,13 +249,17 @@ def test_backlog_by_band_and_adjuster(demo: duckdb.DuckDBPyConnection, rows: dic
             age = (valued - c["reported_at"].date()).days
             band = "0-7" if age <= 7 else "8-30" if age <= 30 else "31-60" if age <= 60 else ">60"
             expected[names[c["adjuster_id"]], band].append(age)
-    found = {(r["adjuster"], r["band"]): (r["claims"], r["oldest_days"]) for r in ask(demo, "backlog", valuation=valued)}
+    found = {
+        (r["adjuster"], r["band"]): (r["claims"], r["oldest_days"]) for r in ask(demo, "backlog", valuation=valued)
+    }
     assert found == {k: (len(v), max(v)) for k, v in expected.items()}
     assert len({band for _, band in found}) >= 3
 
 
 def test_a_claims_reserve_history_ends_at_its_figures(demo: duckdb.DuckDBPyConnection, rows: dict[str, Rows]) -> None:
-    busiest = Counter(r["claim_id"] for r in rows["reserve_txn"] if r["booked_at"].date() <= VALUED).most_common(1)[0][0]
+    busiest = Counter(r["claim_id"] for r in rows["reserve_txn"] if r["booked_at"].date() <= VALUED).most_common(1)[0][
+        0
+    ]
     number = next(c["claim_number"] for c in rows["claim"] if c["claim_id"] == busiest)
     history = ask(demo, "reserve_history", claim=number)
     assert history == ask(demo, "reserve_history", claim=str(busiest))
@@ -306,7 +329,9 @@ def test_currencies_are_never_added_up(demo_tables: dict[str, pa.Table]) -> None
     tables = {name: demo_tables[name] for name in demo_tables if name != "payment_line"}
     line = demo_tables["payment_line"]
     euros = pa.array(["EUR" if n % 2 else "USD" for n in range(line.num_rows)])
-    connection = connect({**tables, "payment_line": line.set_column(line.schema.get_field_index("currency"), "currency", euros)})
+    connection = connect(
+        {**tables, "payment_line": line.set_column(line.schema.get_field_index("currency"), "currency", euros)}
+    )
     found = figures(connection, load("demo"), "totals", {"valuation": VALUED}).to_pylist()
     expected: Counter[str] = Counter()
     heads = {p["payment_id"]: p for p in demo_tables["payment"].to_pylist()}
@@ -326,7 +351,9 @@ def test_a_figure_is_bound_and_never_pasted(demo: duckdb.DuckDBPyConnection) -> 
 
 def test_the_valuation_defaults_to_today(demo: duckdb.DuckDBPyConnection) -> None:
     assert datetime.now().year >= 2025
-    assert figures(demo, load("demo"), "totals").equals(figures(demo, load("demo"), "totals", {"valuation": date.today()}))
+    assert figures(demo, load("demo"), "totals").equals(
+        figures(demo, load("demo"), "totals", {"valuation": date.today()})
+    )
 
 
 def test_an_unknown_figure_names_those_there_are(demo: duckdb.DuckDBPyConnection) -> None:

@@ -7,11 +7,27 @@ import random
 import duckdb
 import pyarrow as pa
 import pytest
+from tests.marts.conftest import connect
 
 from claimhouse.errors import UsageError
 from claimhouse.marts import ClaimMart, changed_claims, figures, load
-from tests.marts.conftest import connect
+from claimhouse.marts.model import parse
 
+TEXT_KEYS = '''
+[model]
+name = "text"
+[inputs]
+claim_input = """
+SELECT c.id AS claim_id, c.id AS claim_number, 'a' AS line, 'USD' AS currency, c.d AS loss_date, c.d AS reported_on,
+    c.d AS closed_on, 'x' AS status, 'x' AS cause, 'x' AS catastrophe_code, 'x' AS adjuster
+FROM c
+"""
+payment_input = """
+SELECT p.id AS payment_id, p.id AS claim_id, p.id AS exposure_id, 'indemnity' AS cost_type, p.amount,
+    'USD' AS currency, p.t AS paid_at
+FROM p
+"""
+'''
 EVER = {"valuation": "9999-12-31"}
 
 
@@ -42,7 +58,8 @@ def _change(book: duckdb.DuckDBPyConnection, rng: random.Random, claims: list[in
     """A reserve, a mended payment line, a closed and a deleted claim, an adjuster's new name."""
     one, two, three, gone = rng.sample(claims, 4)
     reserve = book.sql(
-        "SELECT * REPLACE (-claim_id AS reserve_txn_id, 500 AS amount) FROM reserve_txn WHERE claim_id = ? LIMIT 1", params=[one]
+        "SELECT * REPLACE (-claim_id AS reserve_txn_id, 500 AS amount) FROM reserve_txn WHERE claim_id = ? LIMIT 1",
+        params=[one],
     ).to_arrow_table()
     book.register("new_reserve", reserve)
     book.execute("INSERT INTO reserve_txn FROM new_reserve").fetchall()
@@ -51,7 +68,10 @@ def _change(book: duckdb.DuckDBPyConnection, rng: random.Random, claims: list[in
         "SELECT l.* FROM payment_line l JOIN payment p USING (payment_id) WHERE p.claim_id = ? LIMIT 1", params=[two]
     ).to_arrow_table()
     for row in line.to_pylist():
-        book.execute("UPDATE payment_line SET amount = amount + 1 WHERE payment_id = ? AND line_no = ?", [row["payment_id"], row["line_no"]])
+        book.execute(
+            "UPDATE payment_line SET amount = amount + 1 WHERE payment_id = ? AND line_no = ?",
+            [row["payment_id"], row["line_no"]],
+        )
     book.execute("UPDATE claim SET status = 'closed' WHERE claim_id = ?", [three])
     closed = book.sql("FROM claim WHERE claim_id = ?", params=[three]).to_arrow_table()
     deleted = book.sql("FROM claim WHERE claim_id = ?", params=[gone]).to_arrow_table()
@@ -77,26 +97,18 @@ def test_only_the_claims_that_changed_are_computed(book: duckdb.DuckDBPyConnecti
 
 
 def test_a_changed_policy_touches_its_claims(book: duckdb.DuckDBPyConnection) -> None:
-    policy = book.execute("SELECT policy_id FROM claim GROUP BY policy_id ORDER BY count(*) DESC, 1 LIMIT 1").fetchall()[0][0]
-    expected = [r[0] for r in book.execute("SELECT claim_id FROM claim WHERE policy_id = ? ORDER BY 1", [policy]).fetchall()]
+    policy = book.execute(
+        "SELECT policy_id FROM claim GROUP BY policy_id ORDER BY count(*) DESC, 1 LIMIT 1"
+    ).fetchall()[0][0]
+    expected = [
+        r[0] for r in book.execute("SELECT claim_id FROM claim WHERE policy_id = ? ORDER BY 1", [policy]).fetchall()
+    ]
     assert len(expected) > 1
     assert changed_claims(book, load("demo"), {"policy": pa.table({"policy_id": [policy, policy]})}) == expected
 
 
 def test_keys_that_are_text_cannot_leave_their_quotes() -> None:
-    from claimhouse.marts.model import parse
-
-    model = parse(
-        """
-        [model]
-        [inputs]
-        claim_input = "SELECT c.id AS claim_id, c.id AS claim_number, 'a' AS line, 'USD' AS currency, c.d AS loss_date,
-            c.d AS reported_on, c.d AS closed_on, 'x' AS status, 'x' AS cause, 'x' AS catastrophe_code, 'x' AS adjuster FROM c"
-        payment_input = "SELECT p.id AS payment_id, p.id AS claim_id, p.id AS exposure_id, 'indemnity' AS cost_type, p.amount,
-            'USD' AS currency, p.t AS paid_at FROM p"
-        """.replace('\n            ', ' '),
-        "text.toml",
-    )
+    model = parse(TEXT_KEYS, "text.toml")
     book = duckdb.connect()
     book.execute("CREATE TABLE c AS SELECT x AS id, DATE '2020-01-01' AS d FROM (VALUES ('O''Hara'), ('b')) AS v (x)")
     book.execute("CREATE TABLE p AS SELECT id, 7 AS amount, TIMESTAMP '2020-02-01' AS t FROM c")

@@ -38,7 +38,11 @@ def test_a_model_file_loads_by_path(tmp_path: Path) -> None:
         ("r.amount,", "MEDIAN(r.amount) AS amount,", ["recovery_input", "MEDIAN"]),
         ("r.amount, r.currency", "*", ["recovery_input", "`*`"]),
         ('name = "mine"', "name = mine", ["mine.toml"]),
-        ("[inputs]", "[changed]\nrecovery = 'SELECT c.a AS a FROM changed AS c'\n[inputs]", ["changed.recovery", "claim_id"]),
+        (
+            "[inputs]",
+            "[changed]\nrecovery = 'SELECT c.a AS a FROM changed AS c'\n[inputs]",
+            ["changed.recovery", "claim_id"],
+        ),
     ],
 )
 def test_a_mistake_is_told_by_file_input_and_column(old: str, new: str, said: list[str]) -> None:
@@ -49,7 +53,9 @@ def test_a_mistake_is_told_by_file_input_and_column(old: str, new: str, said: li
 
 def test_a_column_of_another_kind_is_told_by_file_input_and_column() -> None:
     connection = duckdb.connect()
-    connection.execute("CREATE TABLE recovery (claim BIGINT, kind VARCHAR, amount VARCHAR, currency VARCHAR, got TIMESTAMP)")
+    connection.execute(
+        "CREATE TABLE recovery (claim BIGINT, kind VARCHAR, amount VARCHAR, currency VARCHAR, got TIMESTAMP)"
+    )
     with pytest.raises(ModelError, match=r"mine\.toml: recovery_input: amount is VARCHAR, not a money"):
         check(connection, parse(GOOD, "mine.toml"))
 
@@ -76,7 +82,9 @@ def test_a_figure_without_its_inputs_is_off_and_says_which(prism_book: duckdb.Du
 def test_a_figure_whose_table_is_not_there_is_off_and_the_others_are_not(demo_tables: dict) -> None:
     from tests.marts.conftest import connect
 
-    connection = connect({name: demo_tables[name] for name in ("claim", "policy", "adjuster", "payment", "payment_line")})
+    connection = connect(
+        {name: demo_tables[name] for name in ("claim", "policy", "adjuster", "payment", "payment_line")}
+    )
     states = {a.name: a for a in available(load("demo"), connection)}
     assert states["claim_paid"].on
     assert states["totals"].missing == (

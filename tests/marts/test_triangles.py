@@ -9,13 +9,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+from tests.marts.cells import cells, oracle_cells
+from tests.marts.conftest import connect
 
-from claimhouse.claims import prism
 from claimhouse.errors import UsageError
 from claimhouse.marts import figures, load
 from claimhouse.marts.model import Model, parse
-from claimhouse.marts.reserving import factors, reserve, to_chainladder
-from tests.marts.conftest import connect
+from claimhouse.marts.reserving import factors, grid, reserve, to_chainladder
 
 HISTORY = """
 [model]
@@ -27,15 +27,13 @@ SELECT h.claim_id, h.line, h.currency, h.loss_date, h.paid, h.outstanding, h.val
 """
 
 
-def cells(table: pa.Table, measure: str = "paid") -> dict[tuple[str, int], float]:
-    return {(str(r["origin"]), r["age"]): float(r["value"]) for r in table.to_pylist() if r["measure"] == measure}
-
-
 def said(*rows: tuple[Any, ...]) -> tuple[duckdb.DuckDBPyConnection, Model]:
     """Versions (claim, loss, paid, outstanding, from, to)."""
     names = ("claim_id", "loss_date", "paid", "outstanding", "valid_from", "valid_to")
     table = pa.table({name: [row[n] for row in rows] for n, name in enumerate(names)})
-    table = table.append_column("line", pa.array(["motor"] * len(rows))).append_column("currency", pa.array(["USD"] * len(rows)))
+    table = table.append_column("line", pa.array(["motor"] * len(rows))).append_column(
+        "currency", pa.array(["USD"] * len(rows))
+    )
     return connect({"said": table}), parse(HISTORY, "hand.toml")
 
 
@@ -90,49 +88,15 @@ def test_period_starts_and_ages_are_whole(origin: int, development: int) -> None
     begins = date(2019, (11 - 1) // origin * origin + 1, 1)
     assert {r["origin"] for r in found} == {begins}
     months = (2020 - begins.year) * 12 + 3 - begins.month + 1
-    assert [r["age"] for r in found if r["measure"] == "paid"] == list(range(development, months + development, development))
+    assert [r["age"] for r in found if r["measure"] == "paid"] == list(
+        range(development, months + development, development)
+    )
 
 
 # --- against chainladder
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
-
-
-@pytest.fixture(scope="module")
-def cl() -> Any:
-    return pytest.importorskip("chainladder")
-
-
-@pytest.fixture(scope="module")
-def oracle(cl: Any) -> Callable[..., Any]:
-    """chainladder's triangle of prism, incremental, by month (its sample `prism` summed over claims)."""
-    import pandas as pd
-
-    data = pd.read_csv(prism.data_file(), low_memory=False)
-    columns = ["Paid", "reportedCount", "closedPaidCount"]
-
-    def build(line: str | None = None) -> Any:
-        rows = data if line is None else data[data["Line"] == line]
-        dates = {"origin": "AccidentDate", "development": "PaymentDate"}
-        return cl.Triangle(rows, **dates, columns=columns, cumulative=False)
-
-    return build
-
-
-@pytest.fixture(scope="module")
-def paid_oracle(oracle: Callable[..., Any]) -> Any:
-    return oracle()["Paid"]
-
-
-def oracle_cells(triangle: Any) -> dict[tuple[str, int], float]:
-    frame = triangle.to_frame(origin_as_datetime=True)
-    return {
-        (str(origin.date()), int(age)): float(value)
-        for origin, row in frame.iterrows()
-        for age, value in row.items()
-        if value == value
-    }
 
 
 def test_prisms_paid_triangle_equals_chainladders_in_all_55_cells(
@@ -218,7 +182,9 @@ def test_factors_alone_give_raas_ultimate(cl: Any) -> None:
     latest: dict[date, tuple[int, float]] = {}
     for row in triangle.to_pylist():
         latest[row["origin"]] = max(latest.get(row["origin"], (0, 0.0)), (row["age"], row["value"]))
-    assert sum(value * to_ultimate.get(age, 1.0) for age, value in latest.values()) == pytest.approx(213_122.23, abs=0.01)
+    assert sum(value * to_ultimate.get(age, 1.0) for age, value in latest.values()) == pytest.approx(
+        213_122.23, abs=0.01
+    )
 
 
 def test_one_triangle_must_be_named_where_there_are_several(prism_book: duckdb.DuckDBPyConnection, cl: Any) -> None:
@@ -226,3 +192,17 @@ def test_one_triangle_must_be_named_where_there_are_several(prism_book: duckdb.D
     with pytest.raises(UsageError, match="name one triangle"):
         reserve(counts)
     assert reserve(counts, measure="reported").num_rows == 11
+
+
+def test_a_triangle_is_read_as_a_grid() -> None:
+    book = said(
+        (1, date(2019, 5, 1), 10, 0, date(2019, 6, 1), None),
+        (1, date(2019, 5, 1), 5, 0, date(2020, 6, 1), None),
+        (2, date(2020, 5, 1), 20, 0, date(2020, 6, 1), None),
+    )
+    found = figures(*book, "triangle_log", {"valuation": "2020-12-31"})
+    assert [list(map(str, row.values())) for row in grid(found).to_pylist() if row["measure"] == "paid"] == [
+        ["paid", "USD", "2019-01-01", "10.00", "15.00"],
+        ["paid", "USD", "2020-01-01", "20.00", "None"],
+    ]
+    assert [str(row["12"]) for row in grid(found, "link_ratio").to_pylist()][-2:] == ["1.5000", "None"]

@@ -23,7 +23,6 @@ from typing import Any, LiteralString
 import psycopg
 
 from claimhouse.errors import UsageError
-from claimhouse.postgres.server import connect
 
 SCHEMA: LiteralString = """
 CREATE TABLE prism_claim (
@@ -129,9 +128,13 @@ def _day(text: str) -> date:
     return date(year, month, day)
 
 
+def _connect(dsn: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(dsn, autocommit=True, application_name="claimhouse prism", options="-c search_path=public")
+
+
 def create(dsn: str) -> None:
     """Make the two empty tables."""
-    with connect(dsn) as connection, connection.transaction():
+    with _connect(dsn) as connection, connection.transaction():
         connection.execute(SCHEMA)
 
 
@@ -151,7 +154,7 @@ def replay(
     done = Replayed()
     first, last = after or date.min, until or date.max
     moved = ((day, kind, row) for day, kind, row in _events(rows(path, limit)) if first < day <= last)
-    with connect(dsn) as connection:
+    with _connect(dsn) as connection:
         for _, group in groupby(moved, key=lambda event: event[0].toordinal() // days):
             events = list(group)
             with connection.transaction():

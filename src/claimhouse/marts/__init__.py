@@ -3,7 +3,7 @@
 from claimhouse.marts.figure import PARAMETERS, Figure, figure_names, find
 from claimhouse.marts.fresh import ClaimMart, changed_claims
 from claimhouse.marts.model import Model, ModelError, load
-from claimhouse.marts.runner import Availability, available, check, figures
+from claimhouse.marts.runner import Availability, available, check, figures, fitting
 
 __all__ = [
     "PARAMETERS",
@@ -18,5 +18,6 @@ __all__ = [
     "figure_names",
     "figures",
     "find",
+    "fitting",
     "load",
 ]

@@ -149,7 +149,9 @@ def _with(ctes: Mapping[str, exp.Query], query: exp.Query) -> exp.Query:
     return query
 
 
-def render(query: exp.Query, dialect: str, *, values: Mapping[str, Any] | None = None, pretty: bool = False) -> Rendered:
+def render(
+    query: exp.Query, dialect: str, *, values: Mapping[str, Any] | None = None, pretty: bool = False
+) -> Rendered:
     """SQL text for an engine; with `values`, parameters become literals of their type.
 
     Raises UsageError for a dialect there is not; sqlglot's UnsupportedError for what a dialect cannot say.
@@ -164,7 +166,7 @@ def render(query: exp.Query, dialect: str, *, values: Mapping[str, Any] | None =
     return Rendered(_MARK.sub(r":\1" if dialect == "spark" else r"$\1", text), tuple(sorted(set(names))))
 
 
-def _marked(node: exp.Expression, values: Mapping[str, Any] | None) -> exp.Expression:
+def _marked(node: exp.Expr, values: Mapping[str, Any] | None) -> exp.Expr:
     if not isinstance(node, (exp.Parameter, exp.Placeholder)):
         return node
     if values is None:
@@ -173,6 +175,6 @@ def _marked(node: exp.Expression, values: Mapping[str, Any] | None) -> exp.Expre
     return exp.null() if value is None else exp.Literal.string(str(value))
 
 
-def parses(sql: str, dialect: str) -> exp.Expression:
+def parses(sql: str, dialect: str) -> exp.Expr:
     """The tree of rendered SQL, read again in its own dialect. Raises sqlglot's ParseError."""
     return sqlglot.parse_one(sql, read=dialect)

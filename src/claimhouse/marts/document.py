@@ -17,7 +17,7 @@ from claimhouse.marts.model import load, shipped
 HEAD = """\
 # Figures
 
-<!-- Written from src/claimhouse/marts/sql by `python -m claimhouse.marts.document docs/figures.md`: change it there. -->
+<!-- Written from marts/sql by `python -m claimhouse.marts.document docs/figures.md`: change it there. -->
 
 Each figure is one SQL file. It reads logical inputs, which a *model file* fills from an insurer's own tables; a figure
 whose inputs a model does not have is off. All of them run at any past moment (`--at`), and value money at any day
@@ -30,8 +30,8 @@ MODELS = """\
 ## Model files
 
 A model is a TOML file: one SELECT per input, in the same subset of SQL as the figures, whose columns are those below.
-`[changed]` tells, per table of the insurer, whose claims a changed row touches, so that figures per claim are kept fresh
-at the cost of the claims that changed. An input with a wrong column is an error that names file, input and column.
+`[changed]` tells, per table of the insurer, whose claims a changed row touches, so that figures per claim are kept
+fresh at the cost of the claims that changed. An input with a wrong column is an error that names file, input, column.
 """
 
 
@@ -39,7 +39,10 @@ def markdown() -> str:
     """The whole page."""
     parts = [HEAD, _grid(("figure", "what"), ((f"[{n}](#{n})", find(n).title) for n in figure_names()))]
     parts += [_figure(find(name)) for name in figure_names()]
-    parts += ["## Parameters\n", _grid(("parameter", "kind", "meaning", "default"), map(_parameter, PARAMETERS.values()))]
+    parts += [
+        "## Parameters\n",
+        _grid(("parameter", "kind", "meaning", "default"), map(_parameter, PARAMETERS.values())),
+    ]
     parts += [MODELS, "Shipped: " + "; ".join(f"`{n}` ({load(n).title})" for n in shipped()) + ".\n"]
     for item in INPUTS.values():
         parts += [f"### {item.name}\n", f"Rows: {item.row}.\n", _columns(item.columns)]

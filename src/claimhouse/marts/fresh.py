@@ -35,8 +35,8 @@ def changed_claims(
 ) -> list[Any]:
     """The keys of the claims that changed rows touch, by the model's [changed], sorted.
 
-    `changes`: the insurer's table -> rows as they were and as they are, with at least the columns that the model's query
-    reads. Tables that the model does not list touch no claim. `target` must stand at the later cut; a claim that a row
+    `changes`: the insurer's table -> rows as they were and as they are, with the columns that the model's query reads.
+    Tables that the model does not list touch no claim. `target` must stand at the later cut; a claim that a row
     belonged to before is found only if the row that says so is among the changes.
     """
     found: set[Any] = set()
@@ -53,7 +53,8 @@ def _over(query: exp.Query, rows: pa.Table) -> exp.Query:
     names = sorted({c.name for c in query.find_all(exp.Column) if c.table in aliases})
     distinct = rows.select(names).group_by(names).aggregate([])
     selects = [
-        exp.select(*(exp.alias_(exp.convert(value), name) for name, value in row.items())) for row in distinct.to_pylist()
+        exp.select(*(exp.alias_(exp.convert(value), name) for name, value in row.items()))
+        for row in distinct.to_pylist()
     ]
     body = selects[0] if len(selects) == 1 else exp.union(*selects, distinct=False)
     return query.with_("changed", as_=body)

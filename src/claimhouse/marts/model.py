@@ -137,4 +137,6 @@ def check_types(model: Model, name: str, types: dict[str, str]) -> None:
         if found == '"NULL"' and column.nullable:
             continue
         if found.split("(")[0] not in _FITS[column.kind]:
-            raise ModelError(f"{model.file}: {name}: {column.name} is {found}, not a {column.kind}", hint=_wanted(column))
+            raise ModelError(
+                f"{model.file}: {name}: {column.name} is {found}, not a {column.kind}", hint=_wanted(column)
+            )

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
 
 import pyarrow as pa
 
 from claimhouse.errors import UsageError
-
-if TYPE_CHECKING:
-    import chainladder
 
 _FACTORS = pa.schema(
     [
@@ -38,7 +37,7 @@ def factors(triangle: pa.Table) -> pa.Table:
     rows: list[dict[str, Any]] = []
     for (measure, currency), cells in _triangles(triangle):
         ages = sorted({age for _, age in cells})
-        found = [_factor(cells, age, later) for age, later in zip(ages, ages[1:], strict=False)]
+        found = [_factor(cells, age, later) for age, later in pairwise(ages)]
         ultimate = 1.0
         part = []
         for age, (factor, origins) in reversed(list(zip(ages, found, strict=False))):
@@ -46,6 +45,28 @@ def factors(triangle: pa.Table) -> pa.Table:
             part.append({"age": age, "factor": factor, "to_ultimate": ultimate, "origins": origins})
         rows += [{"measure": measure, "currency": currency, **row} for row in reversed(part)]
     return pa.Table.from_pylist(rows, _FACTORS)
+
+
+def grid(triangle: pa.Table, column: str = "value") -> pa.Table:
+    """A triangle figure as people read it: a row per measure, currency and origin, a column per age in months.
+
+    `column`: value, increment (rounded to two places) or link_ratio (to four). Cells beyond the valuation are NULL.
+    """
+    places = Decimal("0.0001") if column == "link_ratio" else Decimal("0.01")
+    ages = [str(age) for age in sorted(set(triangle["age"].to_pylist()))]
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for cell in triangle.to_pylist():
+        place = {key: cell[key] for key in ("measure", "currency", "origin")}
+        row = rows.setdefault(tuple(place.values()), place | dict.fromkeys(ages))
+        row[str(cell["age"])] = None if cell[column] is None else Decimal(str(cell[column])).quantize(places)
+    kind = pa.decimal128(38, -int(places.as_tuple().exponent))
+    schema = [
+        ("measure", pa.string()),
+        ("currency", pa.string()),
+        ("origin", pa.date32()),
+        *((age, kind) for age in ages),
+    ]
+    return pa.Table.from_pylist(list(rows.values()), pa.schema(schema))
 
 
 def _triangles(triangle: pa.Table) -> Iterator[tuple[tuple[str, str], dict[tuple[Any, int], float]]]:
@@ -88,15 +109,13 @@ def reserve(triangle: pa.Table, *, measure: str | None = None, currency: str | N
     return pa.Table.from_pylist(rows, pa.schema(columns))
 
 
-def to_chainladder(triangle: pa.Table, *, measure: str | None = None, currency: str | None = None) -> chainladder.Triangle:
+def to_chainladder(triangle: pa.Table, *, measure: str | None = None, currency: str | None = None) -> Any:
     """A triangle figure as a chainladder.Triangle, cumulative. Errors as in `reserve`."""
     cl = _chainladder()
     import pandas as pd
 
     chosen = [
-        (key, cells)
-        for key, cells in _triangles(triangle)
-        if measure in (None, key[0]) and currency in (None, key[1])
+        (key, cells) for key, cells in _triangles(triangle) if measure in (None, key[0]) and currency in (None, key[1])
     ]
     if len(chosen) != 1:
         names = ", ".join(" ".join(key).strip() for key, _ in _triangles(triangle))

@@ -20,7 +20,7 @@ from sqlglot import exp
 from claimhouse.errors import QueryError, UsageError
 from claimhouse.marts import compose
 from claimhouse.marts.figure import Figure, all_files, bound, columns_of, figure_names, find
-from claimhouse.marts.model import Model, ModelError, check_types
+from claimhouse.marts.model import Model, ModelError, check_types, load, shipped
 
 if TYPE_CHECKING:
     from claimhouse.query.session import Session
@@ -50,12 +50,12 @@ def figures(
 ) -> pa.Table:
     """The rows of a figure, in its order.
 
-    `params` by name, text accepted (see PARAMETERS); `valuation` defaults to today in UTC. `given` and `claims` as in
-    `compose.compose`. Raises UsageError for an unknown figure or parameter and for a figure that is off, ModelError
+    `params` by name, text accepted (see PARAMETERS); `valuation` defaults to `day_of(target)`. `given` and `claims` as
+    in `compose.compose`. Raises UsageError for an unknown figure or parameter and for a figure that is off, ModelError
     naming file, input and column for a model that does not fit the tables.
     """
     figure = find(name)
-    values = bound(compose.parameters_of(figure), dict(params or {}), today())
+    values = bound(compose.parameters_of(figure), dict(params or {}), day_of(target))
     if off := _missing(model, figure, given or {}):
         raise UsageError(f"the figure {name} is off: {'; '.join(off)}", hint=f"the model is {model.file}")
     query = compose.compose(figure, model, given=given, claims=claims)
@@ -83,9 +83,23 @@ def check(target: duckdb.DuckDBPyConnection | Session, model: Model) -> None:
         _check(target, model, name)
 
 
-def today() -> date:
-    """The day that valuations default to."""
-    return datetime.now(UTC).date()
+def fitting(target: duckdb.DuckDBPyConnection | Session) -> Model:
+    """The shipped model under which most figures are on. Raises UsageError where none has any."""
+    found = [(sum(a.on for a in available(model, target)), model) for model in map(load, shipped())]
+    count, best = max(found, key=lambda item: item[0])
+    if not count:
+        raise UsageError(
+            "no shipped model fits these tables", hint="write a model file (docs/figures.md) and name it: --model"
+        )
+    return best
+
+
+def day_of(target: duckdb.DuckDBPyConnection | Session) -> date:
+    """The day that valuations default to: that of a session's past moment where it is a time, else today in UTC."""
+    try:
+        return date.fromisoformat((getattr(target, "at", None) or "")[:10])
+    except ValueError:
+        return datetime.now(UTC).date()
 
 
 def _missing(model: Model, figure: Figure, given: Mapping[str, str]) -> tuple[str, ...]:
