@@ -44,7 +44,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("type_", "wire", "kind", "given", "expected"), CASES, ids=lambda v: str(v)[:24])
-def test_a_value_comes_back_as_postgresql_prints_it(type_: str, wire: int, kind: str, given: str, expected: str) -> None:
+def test_a_value_comes_back_as_postgresql_prints_it(
+    type_: str, wire: int, kind: str, given: str, expected: str
+) -> None:
     typmod = 3 if type_ == "bit(3)" else -1
     column = Column("c", "c", 1, type_, wire, typmod, kind)
     assert source_text(pa.array([given, None]), column, wire).to_pylist() == [expected, None]

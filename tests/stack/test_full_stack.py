@@ -8,10 +8,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.stack.conftest import until
 
 from claimhouse.distributed.native import Stack
 from claimhouse.distributed.status import hops
-from tests.stack.conftest import until
 
 pytestmark = pytest.mark.stack
 VIEW = "main__public"

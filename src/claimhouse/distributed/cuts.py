@@ -66,10 +66,6 @@ class Cuts:
             made.append(end)
         return made
 
-    def forget(self, upto: int) -> None:
-        """The tail no longer holds transactions up to this position."""
-        self.done = {xid: lsn for xid, lsn in self.done.items() if lsn > upto}
-
     @property
     def waiting(self) -> int:
         """How many transactions have begun to arrive and are in no cut."""

@@ -13,13 +13,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-TAIL_DDL = (
-    "era INT, batch BIGINT, kind STRING, topic STRING, part INT, offset BIGINT, schema STRING, name STRING,"
-    " xid BIGINT, seq BIGINT, lsn BIGINT, op STRING, at BIGINT, before MAP<STRING,STRING>, after MAP<STRING,STRING>,"
-    " old MAP<STRING,STRING>, end_lsn BIGINT, events BIGINT, note STRING"
+_TEXTS = pa.map_(pa.string(), pa.string())
+TAIL = pa.schema(
+    [
+        pa.field("era", pa.int32()),
+        pa.field("batch", pa.int64()),
+        pa.field("kind", pa.string()),
+        pa.field("topic", pa.string()),
+        pa.field("part", pa.int32()),
+        pa.field("offset", pa.int64()),
+        pa.field("schema", pa.string()),
+        pa.field("name", pa.string()),
+        pa.field("xid", pa.int64()),  # 32 bits, as Debezium gives it
+        pa.field("seq", pa.int64()),
+        pa.field("lsn", pa.int64()),
+        pa.field("op", pa.string()),  # c, u, d, t; x: counts only; m: a logical message
+        pa.field("at", pa.int64()),  # commit time, microseconds since 1970
+        pa.field("before", _TEXTS),
+        pa.field("after", _TEXTS),
+        pa.field("old", _TEXTS),  # the former key, where it changed
+        pa.field("end_lsn", pa.int64()),  # of `end`, `commit` and `mark`
+        pa.field("events", pa.int64()),  # how many events the transaction has
+        pa.field("note", pa.string()),
+    ]
 )
 ERA = 64  # batches a partition: what is flushed is dropped by whole partitions
 

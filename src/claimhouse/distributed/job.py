@@ -25,7 +25,6 @@ from claimhouse.distributed.connector import ConnectError
 from claimhouse.distributed.mover import Mover
 from claimhouse.distributed.registering import put_connector, source_dsn
 from claimhouse.distributed.streaming import Progress, Streaming, cluster_id
-from claimhouse.distributed.tail import tail_events_key
 from claimhouse.distributed.topology import Secrets, Topology, s3_options
 from claimhouse.distributed.trino import Trino, TrinoError
 from claimhouse.errors import ClaimhouseError
@@ -46,7 +45,7 @@ class Job:
         self.state: dict[str, Any] = {"pid": os.getpid(), "started": time.time()}
         self.failed: BaseException | None = None
         self._publishing = threading.Lock()
-        self._named: tuple[FlushRecord, Registry, int] | None = None
+        self._named: tuple[FlushRecord, Registry] | None = None
         self._wake = threading.Event()
 
     def run(self) -> None:
@@ -72,17 +71,14 @@ class Job:
         )
         owner = self.mover.open()
         self._register()
-        self.streaming = Streaming(
-            self.spark,
-            self.lake.store.uri(tail_events_key(topology.source)).replace("s3://", "s3a://", 1),
-            self.lake.app_id(topology.source, "tail_events"),
-            owner.check,
-            self._appended,
-        )
+        self.streaming = Streaming(self.lake, topology.source, owner.check, self._appended)
+        self.mover.events.floor = self.streaming.floor
         cluster = cluster_id(self.spark, topology.at["kafka"])
         self.streaming.prepare(self.mover.position, cluster)
         checkpoint = self.folder / "data" / "spark" / f"{topology.source}-{self.lake.lake_id[:8]}-{cluster}"
-        query = self.streaming.start(topology.at["kafka"], topology.prefix, str(checkpoint), topology.cut_every)
+        query = self.streaming.start(
+            self.spark, topology.at["kafka"], topology.prefix, str(checkpoint), topology.cut_every
+        )
         self.catalog = Catalog(
             Trino(topology.url("trino"), catalog=topology.catalog),
             self.lake,
@@ -128,30 +124,30 @@ class Job:
     def _tell(self, kind: str, fields: dict[str, Any]) -> None:
         self.state[kind] = fields
 
-    def _flushed(self, record: FlushRecord, registry: Registry, floor: int) -> None:
+    def _flushed(self, record: FlushRecord, registry: Registry) -> None:
         self.state["flush"] = {"flush": record.flush, "cut": record.cut, "end_lsn": record.end_lsn, "at": record.at}
-        self._named = (record, registry, floor)
+        self._named = (record, registry)
         self._wake.set()
 
     def _publish(self) -> None:
         """Bring Trino's views up to the newest flush; then what the flush before it covered may leave the tail."""
-        before: tuple[int, int] | None = None
+        before: FlushRecord | None = None
         while not self.stop.is_set():
             if not self._wake.wait(0.5) or self._named is None:
                 continue
             self._wake.clear()
-            record, registry, floor = self._named
+            record, registry = self._named
             try:
-                made = self.catalog.publish(record, registry, floor)
+                made = self.catalog.publish(record, registry, self.streaming.floor(record.end_lsn))
                 self.state["views"] = {"flush": record.flush, "made": len(made), "at": time.time(), "error": None}
             except TrinoError as error:
                 self.state["views"] = {**self.state.get("views", {}), "error": str(error)}
                 self._wake.set()
                 self.stop.wait(2)
                 continue
-            if before is not None:
-                self.streaming.drop(*before)
-            before = (floor, record.end_lsn)
+            if before is not None and before.flush != record.flush:
+                self.streaming.drop(before.end_lsn)
+            before = record
 
     def _guarded(self, work: Any) -> None:
         try:

@@ -1,8 +1,8 @@
 """Moves what the streaming query has cut into the lake: the embedded runtime's capture, fed from the tail table.
 
 Admission, copies, shapes, cuts, flushes and folds are the same code in both runtimes; only what stands in for the
-stream differs. Here `read` takes the next window of whole transactions out of the tail table, and nothing is confirmed to
-PostgreSQL: Debezium holds the slot, and Kafka keeps what Spark has not appended yet. A cut of the lake is made every
+stream differs. Here `read` takes the next window of whole transactions out of the tail table, and nothing is confirmed
+to PostgreSQL: Debezium holds the slot, and Kafka keeps what is not appended yet. A cut of the lake is made every
 `flush_every` seconds (every second while a copy waits for the stream), and flushed at once.
 """
 
@@ -61,7 +61,7 @@ class Mover(_Run):
         *,
         placeholder: str,
         every: float,
-        named: Callable[[FlushRecord, Registry, int], None],
+        named: Callable[[FlushRecord, Registry], None],
     ) -> None:
         super().__init__(options, Summary(options.source), lake, emit, stop)
         self.placeholder, self.every, self.named = placeholder, every, named
@@ -147,7 +147,7 @@ class Mover(_Run):
         known = (self.mark.flush, self.mark.registry)
         if self.mark.flush and known != self.known:
             self.known = known
-            self.named(flushes.load(self.lake, self.options.source, self.mark.flush), self.saved, self.events.floor)
+            self.named(flushes.load(self.lake, self.options.source, self.mark.flush), self.saved)
 
     def _beat(self, now: float) -> None:
         """As the embedded runtime's, no more often than the streaming query cuts."""

@@ -1,6 +1,7 @@
 """Connector, Glue and Trino brought back from the lake alone, whenever one of them forgot.
 
-Nothing here writes the lake: the newest cut tells the registry and the flush record, from which tables and views follow.
+Nothing here writes the lake: the newest cut tells the registry and the flush record,
+from which all follows.
 """
 
 from __future__ import annotations

@@ -1,5 +1,9 @@
 """The streaming query: all topics in, one append per micro-batch to the tail table, and in it the cut.
 
+Spark reads Kafka, keeps the offsets and parses on its executors; the driver counts, and appends the batch to the tail
+table by delta-rs, because there it takes a twentieth of the time that Spark's own append takes, and the time between a
+commit and its reader is what this table is for. A batch is bounded (MAX_EVENTS), so its memory is.
+
 A batch is one Delta commit that holds its rows, the ENDs that came, a `commit` row for each transaction that is
 complete now, and the offsets that it reached. So rows, cut and progress become durable together or not at all. A batch
 that Spark repeats after a crash finds its offsets in the table and appends nothing; a lost checkpoint costs a reading
@@ -10,6 +14,7 @@ looked at after each append.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,23 +22,28 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable, Schema
 
 from claimhouse.distributed.cuts import Cuts, End
-from claimhouse.distributed.events import ERA, TAIL_DDL, parse
+from claimhouse.distributed.events import ERA, TAIL, parse
+from claimhouse.distributed.tail import tail_events_key
 from claimhouse.errors import LakeError
-from claimhouse.failpoint import hit
+from claimhouse.lake import delta
+from claimhouse.lake.lake import Lake
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-MAX_EVENTS = 200_000  # of one micro-batch
-ONE_FILE = 20_000  # a batch of at most so many events makes one file
-_PROPERTIES = (
-    "'delta.enableDeletionVectors'='false', 'delta.checkpointInterval'='100',"
-    " 'delta.logRetentionDuration'='interval 2 hours', 'delta.deletedFileRetentionDuration'='interval 1 hours',"
-    " 'delta.dataSkippingStatsColumns'='batch,kind,xid,end_lsn'"
-)
-_OWN = "kind STRING, xid BIGINT, at BIGINT, end_lsn BIGINT, events BIGINT, note STRING"
+MAX_EVENTS = 20_000  # of one micro-batch
+STATS = ("batch", "kind", "xid", "end_lsn")
+_PROPERTIES: dict[str, str | None] = {
+    "delta.enableDeletionVectors": "false",
+    "delta.logRetentionDuration": "interval 2 hours",
+    "delta.deletedFileRetentionDuration": "interval 1 hours",
+    "delta.dataSkippingStatsColumns": ",".join(STATS),
+}
 
 
 @dataclass(slots=True)
@@ -49,53 +59,76 @@ class Progress:
     events: int = 0
     dead: int = 0
     seconds: float = 0.0
+    appended: float = 0.0  # of `seconds`, the append alone
 
 
 @dataclass(slots=True)
 class Streaming:
     """One source's tail table and the state beside it. `fenced` raises once another owner has taken over."""
 
-    spark: SparkSession
-    path: str
-    app_id: str
+    lake: Lake
+    source: str
     fenced: Callable[[], None]
     done: Callable[[Progress], None] = lambda _: None
     cuts: Cuts = field(default_factory=Cuts)
-    offsets: dict[str, int] = field(default_factory=dict)  # "topic/partition" -> last offset that the tail holds
+    offsets: dict[str, Any] = field(default_factory=dict)  # "topic/partition" -> last offset that the tail holds
     progress: Progress = field(default_factory=Progress)
+    first: dict[int, int] = field(default_factory=dict)  # transaction -> the batch that brought its first row
     fresh: bool = True  # nothing appended by this process yet: what Kafka gives may be a repeat
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def key(self) -> str:
+        return tail_events_key(self.source)
 
     def prepare(self, end_lsn: int, cluster: str) -> None:
         """Make the tail table or read back what it knows. `end_lsn` is where the lake's newest cut ends."""
-        self.spark.sql(
-            f"CREATE TABLE IF NOT EXISTS delta.`{self.path}` ({TAIL_DDL}) USING delta PARTITIONED BY (era)"
-            f" TBLPROPERTIES ({_PROPERTIES})"
-        )
-        tail = self.spark.read.format("delta").load(self.path)
-        marks = tail.where("kind = 'mark'").orderBy(tail.batch.desc()).limit(1).collect()
         self.cuts.end_lsn = end_lsn
-        if not marks:
-            self.offsets = {"cluster": cluster}  # type: ignore[dict-item]
+        self.offsets = {"cluster": cluster}
+        table = delta.open_table(self.lake, self.key)
+        if table is None:
+            DeltaTable.create(
+                self.lake.store.uri(self.key),
+                Schema.from_arrow(TAIL),
+                partition_by=["era"],
+                configuration=_PROPERTIES,
+                storage_options=self.lake.store.delta_options or None,
+            )
             return
-        known: dict[str, Any] = json.loads(marks[0]["note"])
-        self.progress.batch = int(marks[0]["batch"])
-        self.cuts.end_lsn = max(end_lsn, int(marks[0]["end_lsn"] or 0))
-        # Another broker has other offsets: then only transactions tell what is a repeat.
-        self.offsets = known if known.get("cluster") == cluster else {"cluster": cluster}  # type: ignore[dict-item]
-        self._reopen(tail)
+        held = table.to_pyarrow_dataset()
+        marks = held.to_table(["batch", "end_lsn", "note"], filter=pc.field("kind") == "mark").sort_by("batch")
+        if marks.num_rows:
+            newest = marks.slice(marks.num_rows - 1).to_pylist()[0]
+            self.progress.batch = newest["batch"]
+            self.cuts.end_lsn = max(end_lsn, newest["end_lsn"] or 0)
+            known = json.loads(newest["note"])
+            # Another broker has other offsets: then only transactions tell what is a repeat.
+            self.offsets = known if known.get("cluster") == cluster else self.offsets
+        self._reopen(held)
 
-    def _reopen(self, tail: DataFrame) -> None:
-        commits = tail.where("kind = 'commit'").select("xid", "end_lsn").collect()
-        self.cuts.done = {r["xid"]: r["end_lsn"] for r in commits}
-        rows = tail.where("kind = 'row' AND xid IS NOT NULL").groupBy("xid").count().collect()
-        self.cuts.rows((r["xid"], r["count"]) for r in rows)
-        ends = tail.where("kind = 'end'").select("xid", "end_lsn", "events", "at").collect()
-        self.cuts.ended(End(*r) for r in sorted(ends, key=lambda r: r["end_lsn"]))
+    def _reopen(self, held: Any) -> None:
+        """What has arrived of transactions that no cut holds yet."""
+        words = held.to_table(
+            ["kind", "xid", "end_lsn", "events", "at"], filter=pc.field("kind").isin(["commit", "end"])
+        ).to_pylist()
+        self.cuts.done = {w["xid"]: w["end_lsn"] for w in words if w["kind"] == "commit"}
+        begun = pc.field("xid").is_valid() & (pc.field("kind") == "row")
+        rows = (
+            held.to_table(["xid", "batch"], filter=begun)
+            .group_by("xid")
+            .aggregate([("batch", "min"), ("xid", "count")])
+        )
+        for row in rows.to_pylist():
+            self.first[row["xid"]] = row["batch_min"]
+            if row["xid"] not in self.cuts.done:
+                self.cuts.rows([(row["xid"], row["xid_count"])])
+        ends = sorted((w for w in words if w["kind"] == "end"), key=lambda w: w["end_lsn"])
+        self.cuts.ended(End(w["xid"], w["end_lsn"], w["events"], w["at"]) for w in ends)
 
-    def start(self, kafka: str, prefix: str, checkpoint: str, every: float) -> Any:
+    def start(self, spark: SparkSession, kafka: str, prefix: str, checkpoint: str, every: float) -> Any:
         """Start the query over all topics of a prefix; its handle."""
         raw = (
-            self.spark.readStream.format("kafka")
+            spark.readStream.format("kafka")
             .option("kafka.bootstrap.servers", kafka)
             .option("subscribePattern", prefix.replace(".", r"\.") + r"\..*")
             .option("kafka.isolation.level", "read_committed")
@@ -118,88 +151,92 @@ class Streaming:
         """One micro-batch: rows, ENDs, commits and offsets as one commit of the tail table."""
         began = time.time()
         batch = self.progress.batch + 1
-        events = parse(self._unseen(raw), batch).persist()
-        try:
-            narrow = events.select("kind", "topic", "part", "offset", "xid", "end_lsn", "events", "at").toArrow()
-            if narrow.num_rows == 0:
-                return
-            made = self._count(narrow)
-            self._write(events, narrow.num_rows, batch, made, _xids(narrow))
-        finally:
-            events.unpersist()
+        events = self._unseen(parse(raw, batch).toArrow().select(TAIL.names).cast(TAIL))
+        if not events.num_rows:
+            return
+        again = self.cuts.replayed(events.column("xid").unique().to_pylist())
+        if again:
+            events = events.filter(pc.invert(pc.is_in(events.column("xid"), pa.array(sorted(again), pa.int64()))))
+        made = self._count(events)
+        appending = time.time()
+        with self._one_at_a_time:
+            delta.append(
+                self.lake,
+                self.key,
+                pa.concat_tables([events, self._words(batch, made)]),
+                self.lake.app_id(self.source, "tail_events"),
+                batch,
+                stats=STATS,
+                table=delta.open_table(self.lake, self.key),
+            )
         self.fresh = False
         self.fenced()
+        self._tell(batch, events, made, began, appending)
+
+    def _unseen(self, events: pa.Table) -> pa.Table:
+        """Without what the tail holds already; only a first batch can bring such."""
+        if not self.fresh or not events.num_rows:
+            return events
+        places = pc.binary_join_element_wise(events.column("topic"), events.column("part").cast(pa.string()), "/")
+        known = [self.offsets.get(place, -1) for place in places.to_pylist()]
+        return events.filter(pc.greater(events.column("offset"), pa.array(known, pa.int64())))
+
+    def _count(self, events: pa.Table) -> list[End]:
+        columns = {n: events.column(n).to_pylist() for n in _COUNTED}
+        for topic, part, offset in zip(columns["topic"], columns["part"], columns["offset"], strict=True):
+            place = f"{topic}/{part}"
+            self.offsets[place] = max(offset, self.offsets.get(place, -1))
+        kinds, xids = np.array(columns["kind"], dtype=object), columns["xid"]
+        counts = Counter(xids[i] for i in np.flatnonzero(kinds == "row") if xids[i] is not None)
+        self.cuts.rows(counts.items())
+        for xid in counts:
+            self.first.setdefault(xid, self.progress.batch + 1)
+        ends = sorted(np.flatnonzero(kinds == "end"), key=lambda i: columns["offset"][i])
+        self.cuts.ended(End(xids[i], columns["end_lsn"][i], columns["events"][i], columns["at"][i]) for i in ends)
+        return self.cuts.cut()
+
+    def _words(self, batch: int, made: list[End]) -> pa.Table:
+        """The batch's own rows: what is complete now, and how far each topic was read."""
+        place = {"era": batch // ERA, "batch": batch}
+        rows: list[dict[str, Any]] = [
+            {**place, "kind": "commit", "xid": e.xid, "at": e.at, "end_lsn": e.end_lsn, "events": e.count} for e in made
+        ]
+        rows.append({**place, "kind": "mark", "end_lsn": self.cuts.end_lsn, "note": json.dumps(self.offsets)})
+        return pa.Table.from_pylist(rows, TAIL)
+
+    def _tell(self, batch: int, events: pa.Table, made: list[End], began: float, appending: float) -> None:
         progress = self.progress
         progress.batch, progress.end_lsn, progress.waiting = batch, self.cuts.end_lsn, self.cuts.waiting
-        progress.events, progress.cut_at = narrow.num_rows, time.time()
-        progress.dead += sum(1 for k in narrow.column("kind").to_pylist() if k == "dead")
-        progress.seconds = progress.cut_at - began
+        progress.events, progress.cut_at = events.num_rows, time.time()
+        progress.dead += pc.sum(pc.equal(events.column("kind"), "dead")).as_py() or 0
+        progress.seconds, progress.appended = progress.cut_at - began, progress.cut_at - appending
         if made:
             progress.committed_at = max(e.at for e in made)
             progress.lag = progress.cut_at - progress.committed_at / 1e6
         self.done(progress)
 
-    def _unseen(self, raw: DataFrame) -> DataFrame:
-        """Without what the tail holds already; only a first batch can bring such."""
-        if not self.fresh:
-            return raw
-        from pyspark.sql import functions as f
+    def floor(self, lsn: int) -> int:
+        """The oldest batch that holds a row of a transaction beyond that position, ended or not."""
+        done = dict(self.cuts.done)
+        needed = [batch for xid, batch in list(self.first.items()) if done.get(xid, lsn + 1) > lsn]
+        return min(needed, default=self.progress.batch + 1)
 
-        known = [(k, v) for k, v in self.offsets.items() if k != "cluster"]
-        if not known:
-            return raw
-        pairs = f.create_map(*[f.lit(word) for pair in known for word in pair])
-        place = f.concat_ws("/", raw.topic, raw.partition.cast("string"))
-        return raw.where(raw.offset > f.coalesce(pairs[place], f.lit(-1)))
-
-    def _count(self, narrow: Any) -> list[End]:
-        kinds = np.array(narrow.column("kind").to_pylist(), dtype=object)
-        columns = {
-            n: narrow.column(n).to_pylist() for n in ("topic", "part", "offset", "xid", "end_lsn", "events", "at")
-        }
-        for topic, part, offset in zip(columns["topic"], columns["part"], columns["offset"], strict=True):
-            place = f"{topic}/{part}"
-            if offset > self.offsets.get(place, -1):
-                self.offsets[place] = offset
-        xids = columns["xid"]
-        self.cuts.rows(Counter(xids[i] for i in np.flatnonzero(kinds == "row") if xids[i] is not None).items())
-        ends = sorted(np.flatnonzero(kinds == "end"), key=lambda i: columns["offset"][i])
-        self.cuts.ended(End(xids[i], columns["end_lsn"][i], columns["events"][i], columns["at"][i]) for i in ends)
-        return self.cuts.cut()
-
-    def _write(self, events: DataFrame, count: int, batch: int, made: list[End], xids: set[int]) -> None:
-        from pyspark.sql import functions as f
-
-        again = {x for x in xids if x in self.cuts.done} - {e.xid for e in made}
-        if again:
-            events = events.where(~f.coalesce(events.xid.isin(list(again)), f.lit(False)))
-        own = [("commit", e.xid, e.at, e.end_lsn, e.count, None) for e in made]
-        own.append(("mark", None, None, self.cuts.end_lsn, None, json.dumps(self.offsets)))
-        words = self.spark.createDataFrame(own, _OWN)
-        words = words.withColumn("era", f.lit(batch // ERA)).withColumn("batch", f.lit(batch).cast("bigint"))
-        whole = events.unionByName(words, allowMissingColumns=True)
-        if count <= ONE_FILE:
-            whole = whole.coalesce(1)
-        hit("stack.before_append")
-        (
-            whole.write.format("delta")
-            .mode("append")
-            .option("txnAppId", self.app_id)
-            .option("txnVersion", str(batch))
-            .save(self.path)
-        )
-        hit("stack.after_append")
-
-    def drop(self, before_batch: int, upto: int) -> None:
-        """Remove whole partitions of batches below that number, all of whose transactions end at or below `upto`."""
-        era = before_batch // ERA
-        if era > 0:
-            self.spark.sql(f"DELETE FROM delta.`{self.path}` WHERE era < {era}")
-            self.cuts.forget(upto)
+    def drop(self, upto: int) -> None:
+        """Remove whole partitions that hold nothing beyond that position; their transactions are forgotten."""
+        era = self.floor(upto) // ERA
+        with self._one_at_a_time:
+            table = delta.open_table(self.lake, self.key)
+            if table is None or not any(int(p["era"]) < era for p in table.partitions()):
+                return
+            table.delete(f"era < {era}")
+            gone = {xid for xid, lsn in self.cuts.done.items() if lsn <= upto and self.first.get(xid, 0) // ERA < era}
+            self.cuts.done = {xid: lsn for xid, lsn in self.cuts.done.items() if xid not in gone}
+            self.first = {xid: batch for xid, batch in self.first.items() if xid not in gone}
+        table.cleanup_metadata()
+        table.vacuum(retention_hours=1, dry_run=False, enforce_retention_duration=False)
 
 
-def _xids(narrow: Any) -> set[int]:
-    return {x for x in narrow.column("xid").unique().to_pylist() if x is not None}
+_COUNTED = ("kind", "topic", "part", "offset", "xid", "end_lsn", "events", "at")
 
 
 def cluster_id(spark: SparkSession, kafka: str) -> str:

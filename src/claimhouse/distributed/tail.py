@@ -1,12 +1,12 @@
 """Reading the distributed tail: transactions that a cut holds, in commit order, with their rows.
 
 The table has one writer, the streaming query; here it is read by delta-rs, without a JVM. Whoever needs transactions
-after a position asks for them a window at a time, so memory stays bounded; `floor` is the oldest batch that is still
-needed, below which whole partitions may go.
+after a position asks for them a window at a time, so memory stays bounded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +31,15 @@ def tail_events_key(source: str) -> str:
 
 @dataclass(slots=True)
 class TailEvents:
-    """One source's tail table, read window by window. `xids` extends transaction ids to 64 bits."""
+    """One source's tail table, read window by window.
+
+    `xids` extends transaction ids to 64 bits; `floor(lsn)` is the oldest batch needed beyond a position.
+    """
 
     lake: Lake
     source: str
     xids: Xids
-    floor: int = 0
+    floor: Callable[[int], int] = lambda _: 0
 
     def after(self, lsn: int) -> Events | None:
         """The next window of transactions that end above that position, None where there is none (yet)."""
@@ -44,15 +47,13 @@ class TailEvents:
         if table is None:
             return None
         dataset = table.to_pyarrow_dataset()
-        era = pc.field("era") >= self.floor // ERA
+        era = pc.field("era") >= self.floor(lsn) // ERA
         commits = dataset.to_table(_COMMIT, filter=era & (pc.field("kind") == "commit") & (pc.field("end_lsn") > lsn))
         if not commits.num_rows:
             return None
         commits = _window(commits.sort_by("end_lsn"))
         low = commits.column("xid").unique()
         rows = dataset.to_table(_ROW, filter=era & (pc.field("kind") == "row") & pc.field("xid").isin(low))
-        if rows.num_rows:
-            self.floor = max(self.floor, int(pc.min(rows.column("batch")).as_py()))
         return self._events(commits, rows)
 
     def _events(self, commits: pa.Table, rows: pa.Table) -> Events:
