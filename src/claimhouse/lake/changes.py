@@ -90,30 +90,41 @@ def _flush_table(lake: Lake, source: str, owner: Owner, state: TableState, cuts:
     shapes = {s.schema for cut in cuts for s in cut.mark.all_sections() if s.table == state.folder}
     schema = _union([log_schema(t) for t in state.versions if t.version in shapes])
 
-    def rows(after: int) -> Iterator[pa.RecordBatch]:
-        for cut in cuts:
-            if cut.mark.cut > after:
-                for _, batch in cut.batches(state.folder):
-                    yield _widened(batch, schema)
+    def rows(cut: Cut) -> Iterator[pa.RecordBatch]:
+        return (_widened(batch, schema) for _, batch in cut.batches(state.folder))
 
     app = lake.app_id(source, state.folder)
+    groups = _groups([(cut, cut.mark.rows(state.folder)) for cut in cuts])
     hit("flush.before_table")
-    version = _append_once(lake, owner, changes_key(source, state.folder), schema, rows, app, upto, STATS)
+    version = _append_once(lake, owner, changes_key(source, state.folder), schema, groups, rows, app, upto, STATS)
     hit("flush.after_table")
     assert version is not None
     return version
 
 
 def _flush_transactions(lake: Lake, source: str, owner: Owner, cuts: Sequence[Cut], upto: int) -> int | None:
-    def rows(after: int) -> Iterator[pa.RecordBatch]:
-        for cut in cuts:
-            if cut.mark.cut > after:
-                for batch in cut.transactions().to_batches():
-                    yield _transaction_rows(batch, cut.mark)
+    def rows(cut: Cut) -> Iterator[pa.RecordBatch]:
+        return (_transaction_rows(batch, cut.mark) for batch in cut.transactions().to_batches())
 
     app = lake.app_id(source, "transactions")
     stats = ("source", "cut", "end_lsn", "committed_at", "xid")
-    return _append_once(lake, owner, TRANSACTIONS_KEY, _TRANSACTION_ROWS, rows, app, upto, stats)
+    groups = _groups([(cut, cut.mark.transactions) for cut in cuts])
+    return _append_once(lake, owner, TRANSACTIONS_KEY, _TRANSACTION_ROWS, groups, rows, app, upto, stats)
+
+
+def _groups(cuts: Sequence[tuple[Cut, int]]) -> list[list[Cut]]:
+    """Cuts that have rows, in runs of about `_AT_ONCE` rows: what one append takes."""
+    groups: list[list[Cut]] = []
+    count = _AT_ONCE
+    for cut, rows in cuts:
+        if not rows:
+            continue
+        if count + rows > _AT_ONCE:
+            groups.append([])
+            count = 0
+        groups[-1].append(cut)
+        count += rows
+    return groups
 
 
 def _append_once(
@@ -121,45 +132,42 @@ def _append_once(
     owner: Owner,
     key: str,
     schema: pa.Schema,
-    rows: Callable[[int], Iterator[pa.RecordBatch]],
+    groups: Sequence[Sequence[Cut]],
+    rows: Callable[[Cut], Iterator[pa.RecordBatch]],
     app: str,
     upto: int,
     stats: Sequence[str],
 ) -> int | None:
-    """Append `rows(recorded number)` unless there are none; the table's version, None where it does not exist."""
-    for _ in range(_TRIES):
-        table = delta.open_table(lake, key)
-        after = delta.recorded(table, app)
-        if after > upto:
-            raise LakeError(f"{key} holds cuts up to {after}, the tail ends at {upto}", hint="restore the tail's cuts")
-        data = _stream(schema, rows(after))
-        if data is None:
-            return table.version() if table else None
-        try:
-            return delta.append(lake, key, data, app, upto, stats=stats, table=table)
-        except delta.CommitFailedError:
-            owner.check()
-    raise StorageGone(f"{key} could not be committed in {_TRIES} attempts", hint="another program writes this table")
+    """Append what lies beyond the recorded number, group by group; the table's version, None if there is no table."""
+    table = delta.open_table(lake, key)
+    for group in groups:
+        for attempt in range(_TRIES):
+            after = delta.recorded(table, app)
+            if after > upto:
+                raise LakeError(f"{key} holds cuts up to {after}, the tail ends at {upto}", hint="restore the tail")
+            new = [cut for cut in group if cut.mark.cut > after]
+            if not new:
+                break
+            last = upto if group is groups[-1] else group[-1].mark.cut
+            try:
+                table = delta.append(lake, key, _data(schema, new, rows), app, last, stats=stats, table=table)
+                break
+            except delta.CommitFailedError:
+                owner.check()
+                table = delta.open_table(lake, key)
+                if attempt == _TRIES - 1:
+                    raise StorageGone(f"{key} is written by another program", hint="stop it, then run again") from None
+    return table.version() if table else None
 
 
-def _stream(schema: pa.Schema, rows: Iterator[pa.RecordBatch]) -> pa.Table | pa.RecordBatchReader | None:
-    """Few rows as one table, many as a stream, none as None."""
-    head: list[pa.RecordBatch] = []
-    count = 0
-    for batch in rows:
-        head.append(batch)
-        count += batch.num_rows
-        if count >= _AT_ONCE:
-            return pa.RecordBatchReader.from_batches(schema, _chain(head, rows))
-    if not head:
-        return None
-    return pa.Table.from_batches(head, schema).combine_chunks()
-
-
-def _chain(head: list[pa.RecordBatch], rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    while head:
-        yield head.pop(0)
-    yield from rest
+def _data(
+    schema: pa.Schema, cuts: Sequence[Cut], rows: Callable[[Cut], Iterator[pa.RecordBatch]]
+) -> pa.Table | pa.RecordBatchReader:
+    """A group's rows: in one piece, which delta-rs keeps in order, or, of one huge cut, as a stream."""
+    batches = (batch for cut in cuts for batch in rows(cut))
+    if len(cuts) == 1 and cuts[0].mark.parts:
+        return pa.RecordBatchReader.from_batches(schema, batches)
+    return pa.Table.from_batches(batches, schema).combine_chunks()
 
 
 def _union(schemas: Sequence[pa.Schema]) -> pa.Schema:

@@ -80,7 +80,7 @@ def _fold_table(
             reader = conn.sql(_sql(lake, source, state, copy, record, shape)).to_arrow_reader(_BATCH)
             counted = _Counted(reader, schema)
             hit("fold.before_commit")
-            version = delta.overwrite(
+            made = delta.overwrite(
                 lake,
                 key,
                 pa.RecordBatchReader.from_batches(schema, iter(counted)),
@@ -102,7 +102,7 @@ def _fold_table(
             conn.close()
     return replace(
         entry,
-        current=version,
+        current=made.version(),
         current_cut=record.cut,
         current_lsn=record.end_lsn,
         current_incarnation=record.incarnation,

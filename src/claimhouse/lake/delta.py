@@ -90,8 +90,8 @@ def append(
     *,
     stats: Sequence[str],
     table: DeltaTable | None = None,
-) -> int:
-    """Append rows as one durable commit that records (app, number); the version made.
+) -> DeltaTable:
+    """Append rows as one durable commit that records (app, number); the table as it is then.
 
     Makes the table on first use, with statistics on the columns `stats`; new columns are added. Raises
     CommitFailedError when another writer came in between.
@@ -108,8 +108,8 @@ def overwrite(
     *,
     stats: Sequence[str],
     table: DeltaTable | None = None,
-) -> int:
-    """Replace a table's rows and schema as one durable commit; the version made. Older versions stay readable."""
+) -> DeltaTable:
+    """Replace a table's rows and schema as one durable commit. Older versions stay readable."""
     return _write(lake, key, data, app, number, stats, table, mode="overwrite", schema_mode="overwrite")
 
 
@@ -124,7 +124,7 @@ def _write(
     *,
     mode: Literal["append", "overwrite"],
     schema_mode: Literal["merge", "overwrite"],
-) -> int:
+) -> DeltaTable:
     before = table.version() if table else -1
     where: Any = {} if table else {"storage_options": lake.store.delta_options or None}
     if table is None:
@@ -145,7 +145,7 @@ def _write(
     _sync(lake, key, before + 1, table.version())
     if table.version() // CHECKPOINT_EVERY > max(before, 0) // CHECKPOINT_EVERY:
         checkpoint(lake, key, table)
-    return table.version()
+    return table
 
 
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1)

@@ -256,52 +256,54 @@ class _Writer:
         return f"SELECT {columns} FROM live{n} r LEFT JOIN found{n} f ON r._ord = f._target"
 
     def _history(self, n: str, new: list[str], keys: list[str], ground: str, wanted: list[Column]) -> None:
-        k = ", ".join(keys)
-        hk = ", ".join(f"h.{key}" for key in keys)
+        """Rows' earlier versions, ranked: `ranked` has _target (a live row's _ord) and _rank, the best first.
+
+        The stream's own versions come first, along the chain of lives. What was never changed since the ground has its
+        value there, under the key that the row had when the copy ended; under the keys that it had before, a copy may
+        have met other rows.
+        """
+        k, ok = ", ".join(keys), ", ".join(f"o{key}" for key in keys)
+        columns = ", ".join(quoted(name) for name in ("_schema", "_missing", "_exact", *_physical(wanted)))
         self._add(f"needy{n}", f"SELECT {k}, _ord FROM live{n} WHERE _missing IS NOT NULL", "MATERIALIZED")
-        kin = _same((f"h.{key}", f"c.{key}") for key in keys)
-        moves = ", ".join(f"h.o{key}" for key in keys)
         self._add(
             f"kin{n}",
-            f"SELECT {k} FROM needy{n} UNION SELECT {moves} FROM kin{n} c JOIN keyed{n} h ON {kin} AND h._moved",
+            f"SELECT {k} FROM needy{n} UNION SELECT {_of('h', ok)} FROM kin{n} c"
+            f" JOIN keyed{n} h ON {_match('h', 'c', keys)} AND h._moved",
         )
-        columns = ", ".join(f"r.{quoted(name)}" for name in ("_schema", "_missing", "_exact", *_physical(wanted)))
-        named = ", ".join(f"{sql} AS {key}" for sql, key in zip(new, keys, strict=True))
-        match = _same(zip(new, (f"c.{key}" for key in keys), strict=True))
-        nothing = ", ".join(f"NULL AS o{key}" for key in keys)
-        streamed = ", ".join(f"r.{key}" for key in keys) + ", " + ", ".join(f"r.o{key}" for key in keys)
+        begun = "coalesce(max(CASE WHEN _op = 'c' OR _moved THEN _ord END) OVER lives, -1::HUGEINT) AS _life"
         self._add(
-            f"versions{n}",
-            f"SELECT {named}, {nothing}, {columns}, -1::HUGEINT AS _ord, true AS _begins, false AS _moved, true AS _row"
-            f" FROM {ground} r SEMI JOIN kin{n} c ON {match} UNION ALL "
-            f"SELECT {streamed}, {columns}, r._ord, r._op = 'c' OR r._moved, r._moved, r._op <> 'd' FROM keyed{n} r"
-            f" SEMI JOIN kin{n} c ON {_same((f'r.{key}', f'c.{key}') for key in keys)}",
+            f"lives{n}",
+            f"SELECT {k}, {ok}, {columns}, _ord, _op, _moved, {begun}"
+            f" FROM keyed{n} h SEMI JOIN kin{n} c ON {_match('h', 'c', keys)}"
+            f" WINDOW lives AS (PARTITION BY {k} ORDER BY _ord)",
+            "MATERIALIZED",
         )
-        life = f"coalesce(max(CASE WHEN _begins THEN _ord END) OVER (PARTITION BY {k} ORDER BY _ord), -1) AS _life"
-        self._add(f"lives{n}", f"SELECT *, {life} FROM versions{n}", "MATERIALIZED")
-        # the life that a key change came from: the newest one of the old key before it
         before = _same((f"h.o{key}", f"p.{key}") for key in keys)
         self._add(
             f"came{n}",
-            f"SELECT {hk}, h._life, {', '.join(f'h.o{key}' for key in keys)}, max(p._life) AS _from FROM lives{n} h "
-            f"JOIN lives{n} p ON {before} AND p._ord < h._ord WHERE h._moved GROUP BY {hk}, h._life, {moves}",
+            f"SELECT {_of('h', k)}, h._life, {_of('h', ok)}, coalesce(max(p._life), -1::HUGEINT) AS _from"
+            f" FROM lives{n} h LEFT JOIN lives{n} p ON {before} AND p._ord < h._ord WHERE h._moved GROUP BY ALL",
         )
-        here = _same((f"c.{key}", f"h.{key}") for key in keys)
-        target = _same((f"t.{key}", f"h.{key}") for key in keys)
         self._add(
             f"chain{n}",
-            f"SELECT t._ord AS _target, {hk}, h._life, t._ord AS _below, 0 AS _depth FROM needy{n} t"
-            f" JOIN lives{n} h ON {target} AND h._ord = t._ord UNION ALL "
-            f"SELECT c._target, {moves}, h._from, c._life, c._depth + 1 FROM chain{n} c"
-            f" JOIN came{n} h ON {here} AND h._life = c._life",
+            f"SELECT t._ord AS _target, {_of('h', k)}, h._life, 0 AS _depth FROM needy{n} t"
+            f" JOIN lives{n} h ON {_match('t', 'h', keys)} AND h._ord = t._ord UNION ALL "
+            f"SELECT c._target, {_of('h', ok)}, h._from, c._depth + 1 FROM chain{n} c"
+            f" JOIN came{n} h ON {_match('c', 'h', keys)} AND h._life = c._life",
         )
-        # last resort: the key's own row of the copy, read again because its value was missing
+        copied = ((self.copy.incarnation << 63) + (self.copy.exact_from or self.copy.at) + 1) << 48
+        self._add(
+            f"held{n}",
+            f"SELECT * FROM chain{n} WHERE _life < {copied}::HUGEINT"
+            " QUALIFY row_number() OVER (PARTITION BY _target ORDER BY _depth) = 1",
+        )
+        held = _same(zip(new, (f"c.{key}" for key in keys), strict=True))
         self._add(
             f"ranked{n}",
-            f"SELECT *, row_number() OVER (PARTITION BY _target ORDER BY _depth, _ord DESC) AS _rank FROM ("
-            f"SELECT h.*, c._target, c._depth FROM chain{n} c JOIN lives{n} h"
-            f" ON {here} AND h._life = c._life AND h._ord < c._below WHERE h._row UNION ALL "
-            f"SELECT h.*, t._ord, 2147483647 FROM needy{n} t JOIN lives{n} h ON {target} AND h._ord = -1)",
+            "SELECT *, row_number() OVER (PARTITION BY _target ORDER BY _depth, _ord DESC) AS _rank FROM ("
+            f"SELECT c._target, c._depth, h._ord, {_of('h', columns)} FROM chain{n} c JOIN lives{n} h"
+            f" ON {_match('c', 'h', keys)} AND h._life = c._life AND h._op <> 'd' UNION ALL "
+            f"SELECT c._target, 2147483647, -1::HUGEINT, {_of('r', columns)} FROM {ground} r JOIN held{n} c ON {held})",
         )
 
     # --- rows without a key
@@ -341,6 +343,15 @@ class _Writer:
 def _same(pairs: Iterator[tuple[str, str]] | zip[tuple[str, str]], *, null_safe: bool = True) -> str:
     operator = "IS NOT DISTINCT FROM" if null_safe else "="
     return " AND ".join(f"{a} {operator} {b}" for a, b in pairs)
+
+
+def _match(a: str, b: str, keys: list[str]) -> str:
+    return _same((f"{a}.{key}", f"{b}.{key}") for key in keys)
+
+
+def _of(row: str, names: str) -> str:
+    """Comma-joined columns of one relation."""
+    return ", ".join(f"{row}.{name}" for name in names.split(", "))
 
 
 def _split(plain: str) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,141 @@
+"""Objects come into being whole, durable and once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import obstore
+import pytest
+from obstore.exceptions import GenericError
+
+from claimhouse.errors import SettingsError, StorageGone
+from claimhouse.lake.lake import Lake
+from claimhouse.lake.storage import BucketStore, Exists, open_store
+
+
+def test_of_eight_that_race_for_a_name_one_wins(new_lake: Callable[[], Lake]) -> None:
+    stores = [new_lake().store for _ in range(8)]
+    start = threading.Barrier(8)
+
+    def put(number: int) -> bool:
+        start.wait()
+        try:
+            stores[number].put_new("tail/main/1.cut", b"the same bytes")
+        except Exists:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(put, range(8))) == 1
+    assert stores[0].get("tail/main/1.cut") == b"the same bytes"
+
+
+def test_reading_listing_and_deleting_agree(lake: Lake) -> None:
+    store = lake.store
+    big = os.urandom(5 << 20)
+    for name in ("b", "a", "sub/c"):
+        store.put_new(f"folder/{name}", big if name == "b" else b"0123456789")
+    assert store.list("folder") == ["a", "b"]
+    assert store.folders("folder") == ["sub"]
+    assert store.list("absent") == [] and store.folders("absent") == []
+    assert store.end("folder/a", 4) == b"6789" and store.end("folder/a", 99) == b"0123456789"
+    opened = store.open("folder/b")
+    store.delete(["folder/b", "folder/never"])
+    assert opened.to_pybytes() == big
+    assert not store.exists("folder/b") and store.exists("folder/a")
+    for read in (store.get, store.open, lambda key: store.end(key, 1)):
+        with pytest.raises(KeyError):
+            read("folder/b")
+
+
+def test_a_half_written_file_is_no_object_and_is_swept(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.put_new("tail/main/1.cut", b"whole")
+    (tmp_path / "tail/main/.2.cut.99-1-ff.tmp").write_bytes(b"ha")
+    assert store.list("tail/main") == ["1.cut"]
+    store.sweep("tail/main")
+    assert [p.name for p in (tmp_path / "tail/main").iterdir()] == ["1.cut"]
+
+
+def test_a_new_object_is_fsynced_with_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    open_store(tmp_path / "lake").put_new("tail/main/1.cut", b"whole")
+    names = synced
+    assert names[-2].startswith(".1.cut") and names[-1] == "main"
+    assert {"tail", "lake", tmp_path.name} <= set(names[:-2])
+
+
+def test_a_full_disk_is_told_and_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path)
+    write, calls = os.write, 0
+
+    def full(fd: int, data: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError(28, "No space left on device")
+        return write(fd, data[:3])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StorageGone, match="No space left") as caught:
+        store.put_new("tail/1.cut", b"whole")
+    assert caught.value.retry and "space" in (caught.value.hint or "")
+    assert list((tmp_path / "tail").iterdir()) == []
+    store.put_new("tail/1.cut", b"whole")
+    assert store.get("tail/1.cut") == b"whole"
+
+
+@pytest.mark.parametrize("stands", ["ours", "theirs", "nothing"])
+def test_a_lost_answer_is_resolved_by_looking(bucket: Any, monkeypatch: pytest.MonkeyPatch, stands: str) -> None:
+    store = open_store(*bucket)
+    assert isinstance(store, BucketStore)
+    put, lost = obstore.put, True
+
+    def answer_lost(where: Any, key: str, body: bytes, **more: Any) -> Any:
+        nonlocal lost
+        if lost:
+            lost = False
+            if stands != "nothing":
+                put(where, key, body if stands == "ours" else b"theirs", **more)
+            raise GenericError("connection closed before message completed")
+        return put(where, key, body, **more)
+
+    monkeypatch.setattr(obstore, "put", answer_lost)
+    if stands == "theirs":
+        with pytest.raises(Exists):
+            store.put_new("tail/1.cut", b"ours")
+    else:
+        store.put_new("tail/1.cut", b"ours")
+        assert store.get("tail/1.cut") == b"ours"
+
+
+def test_a_bucket_that_stays_silent_is_given_up_after_a_bound(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(*bucket)
+    calls: list[str] = []
+
+    def silent(where: Any, key: str, body: bytes, **more: Any) -> Any:
+        calls.append(key)
+        raise GenericError("503 SlowDown")
+
+    monkeypatch.setattr(obstore, "put", silent)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(StorageGone):
+        store.put_new("tail/1.cut", b"ours")
+    assert 2 < len(calls) < 20
+
+
+def test_only_folders_and_buckets_hold_lakes() -> None:
+    with pytest.raises(SettingsError, match="gs://"):
+        open_store("gs://bucket/lake")
