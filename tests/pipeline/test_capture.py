@@ -464,3 +464,43 @@ def test_an_idle_source_moves_its_slot(postgres: Any, tmp_path: Path, monkeypatc
         postgres.execute("INSERT INTO busy SELECT generate_series(1, 20000)")
         before = current_lsn(postgres.conn)
         until(lambda: take(open_lake(asked.location), "main").mark.end_lsn >= before)
+
+
+def test_an_idle_capture_does_not_flush_for_ever(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("claimhouse.pipeline.capture.IDLE_SECONDS", 0.2)
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    asked = options(postgres, tmp_path, flush_interval=0.05)
+    once(asked)
+    lake = open_lake(asked.location)
+    before = take(lake, "main").mark
+    with running(asked):
+        until(lambda: take(lake, "main").mark.cut >= before.cut + 5)
+        flush = take(lake, "main").mark.flush
+    assert flush <= before.flush + 2
+
+
+def test_a_lake_on_s3_has_the_same_guarantees(postgres: Any, tmp_path: Path, bucket: Any) -> None:
+    postgres.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, 'v' || g FROM generate_series(1, 500) g"
+    )
+    asked = options(postgres, tmp_path, location=bucket.location, storage_options=bucket.options, freshness=0.1)
+
+    def held(text: str) -> list[tuple[Any, ...]]:
+        with Session(open_lake(asked.location, asked.storage_options)) as lake:
+            table = lake.sql(text).arrow()
+            return list(zip(*(c.to_pylist() for c in table.columns), strict=True))
+
+    once(asked)
+    assert held("SELECT count(*), min(v) FROM t") == [(500, "v1")]
+    with running(asked):
+        postgres.execute("UPDATE t SET v = 'new' WHERE id = 7; DELETE FROM t WHERE id > 400")
+        until(lambda: held("SELECT count(*), max(v) FROM t WHERE id = 7 OR id > 400") == [(1, "new")])
+        with pytest.raises(SlotBusy):
+            once(asked)
+    with pytest.raises(Fenced), running(asked):
+        time.sleep(1)
+        claim(open_lake(asked.location, asked.storage_options), "main")
+        postgres.execute("INSERT INTO t VALUES (1000, 'late')")
+        time.sleep(3)
+    once(asked)
+    assert held("SELECT v FROM t WHERE id = 1000") == [("late",)]

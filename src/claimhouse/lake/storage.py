@@ -29,7 +29,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.fsspec import FsspecStore
 from obstore.store import S3Store as ObjectStore
 
-from claimhouse.errors import LakeError, SettingsError, StorageGone
+from claimhouse.errors import LakeError, SettingsError, StorageGone, UsageError
 from claimhouse.failpoint import due, hit
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class BucketStore(Store):
             "session_token": _option(options, "session_token", "AWS_SESSION_TOKEN"),
         }
         config: Any = {f"aws_{name}": value for name, value in given.items() if value}
-        http = str(_option(options, "allow_http", "AWS_ALLOW_HTTP") or "false").lower() in ("1", "true", "yes")
+        http = _http_allowed(str(given["endpoint"] or ""), _option(options, "allow_http", "AWS_ALLOW_HTTP"))
         self.delta_options = {name.upper(): value for name, value in config.items()}
         if given["endpoint"]:
             self.delta_options["AWS_ENDPOINT_URL"] = self.delta_options.pop("AWS_ENDPOINT")
@@ -364,6 +364,20 @@ class BucketStore(Store):
 
     def attach(self, conn: DuckDBPyConnection) -> None:
         conn.register_filesystem(FsspecStore("s3", config=self._config, client_options=self._client))
+
+
+def _http_allowed(endpoint: str, said: str | None) -> bool:
+    """Whether keys and rows may go unencrypted: where it was said, or where they do not leave the machine."""
+    if said is not None:
+        return str(said).lower() in ("1", "true", "yes")
+    place = urlsplit(endpoint)
+    if place.scheme != "http":
+        return False
+    if place.hostname in ("localhost", "127.0.0.1", "::1"):
+        return True
+    raise UsageError(
+        f"the storage's endpoint {endpoint} is not encrypted", hint="use https, or say so: set allow_http to true"
+    )
 
 
 def _option(options: Mapping[str, str], name: str, *variables: str) -> str | None:

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from claimhouse import failpoint
 from claimhouse.change import Changes, Decoded, old_name
-from claimhouse.errors import SlotBusy, SourceError, SourceGone
+from claimhouse.errors import ClaimhouseError, SlotBusy, SourceError, SourceGone
 from claimhouse.lake import deadletters, flushes, registry, snapshot
 from claimhouse.lake.lake import Lake, create
 from claimhouse.lake.owner import claim
@@ -63,6 +63,8 @@ class Capture:
         """
         stop = stop or threading.Event()
         began = time.monotonic()
+        with connect(self.options.dsn):
+            pass  # a source that cannot be reached leaves no empty lake behind
         lake = create(self.options.location, self.options.storage_options)
         tries = 0
         while True:
@@ -71,7 +73,9 @@ class Capture:
                 with explained("capturing"):
                     _Run(self.options, self.summary, lake, self._on_event, stop).run()
                 break
-            except SourceGone as error:
+            except ClaimhouseError as error:
+                if not error.retry:
+                    raise
                 tries = 1 if self.summary.cuts > cuts else tries + 1
                 if stop.is_set():
                     break

@@ -18,6 +18,7 @@ from claimhouse.lake.registry import Registry
 from claimhouse.lake.tail import CutMark, Tail
 
 TRIES = 8
+IDLE_CUTS = 100
 
 
 class Flusher(threading.Thread):
@@ -44,7 +45,7 @@ class Flusher(threading.Thread):
         self._before_named: FlushRecord | None = None
         self._newest: tuple[CutMark, Registry] | None = None
         self._waiting_bytes = 0
-        self._wanted = False
+        self._waiting_cuts = 0
         self._halt = False
         self._wake = threading.Condition()
         self._dropped = 0
@@ -53,6 +54,9 @@ class Flusher(threading.Thread):
         """The cutter made a cut; the record that it names holds for readers from now on."""
         with self._wake:
             self._newest = (mark, registry)
+            # A cut that brings nothing (an idle one, one that names a record) is no reason for a flush of its own.
+            told = self.record is None or mark.registry != self.record.registry
+            self._waiting_cuts += IDLE_CUTS if mark.sections or mark.parts or told else 1
             self._waiting_bytes += size
             record = self.record
             if record is not None and mark.flush == record.flush and record is not self._named:
@@ -101,13 +105,15 @@ class Flusher(threading.Thread):
 
     def _flush(self, fold: bool) -> None:
         with self._wake:
-            newest = self._newest
+            newest, waiting = self._newest, self._waiting_cuts
             self._waiting_bytes = 0
-        if newest is None:
+        if newest is None or waiting < IDLE_CUTS:
             return
         mark, registry = newest
         if self.record is None or mark.cut > self.record.cut:
             self.record = changes.flush(self._lake, self._source, self._owner, self._tail, mark, registry, self.record)
+        with self._wake:
+            self._waiting_cuts -= waiting
         if fold:
             due = current.due(self.record, registry)
             if due:
