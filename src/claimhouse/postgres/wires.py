@@ -93,9 +93,9 @@ class Plain:
     def pull(self, max_bytes: int) -> None:
         if self._unsent:
             self._write(b"")
-        while self.ended is None and (self.pending < max_bytes or self.pending < self._need):
+        while self.ended is None and (wanted := max(max_bytes, self._need) - self.pending) > 0:
             try:
-                count = self._socket.recv_into(self._gulp)
+                count = self._socket.recv_into(self._gulp[:wanted])
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
