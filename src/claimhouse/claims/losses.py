@@ -102,7 +102,7 @@ def make_catastrophes(seed: int, began: int, as_of: int) -> Catastrophes:
     return Catastrophes(
         code=[r[0] for r in rows], name=name, peril=[r[1] for r in rows], state=np.array([r[2] for r in rows], int),
         began=np.array([r[3] for r in rows], int), ended=np.array([r[4] for r in rows], int),
-        hit=rng.uniform(0.10, 0.30, len(rows)),
+        hit=rng.uniform(0.08, 0.20, len(rows)),
     )  # fmt: skip
 
 

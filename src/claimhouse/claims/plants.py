@@ -45,6 +45,7 @@ class Ground:
     free: np.ndarray = field(init=False)
     marks: list[tuple[int, str]] = field(default_factory=list)
     lookalikes: list[tuple[int, str]] = field(default_factory=list)
+    shops: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         settled = self.losses.reported < (self.as_of - 150) * col.DAY
@@ -113,10 +114,13 @@ class Ground:
         return self.people.adults(homes, self.rng)
 
     def low_provider(self, kind: int) -> int:
-        """A provider of that kind, from now on with little other business."""
+        """A provider of that kind, from now on with little other business; another one each time."""
         of_kind = np.flatnonzero(self.people.provider_kind == kind)
-        chosen = int(self.rng.choice(of_kind[len(of_kind) // 2 :]))
-        self.people.provider_weight[chosen] *= 0.1
+        small = of_kind[len(of_kind) // 3 :]
+        unused = np.setdiff1d(small, self.shops)
+        chosen = int(self.rng.choice(unused if len(unused) else small))
+        self.shops.append(chosen)
+        self.people.provider_weight[chosen] *= 0.03
         return chosen
 
 
@@ -441,11 +445,33 @@ def _lookalikes(g: Ground, n: int) -> None:
         x.policy[at], x.asset[at] = policy, g.policies.a_first[policy] + np.arange(len(at))
         g.date(at, np.full(len(at), day), np.full(len(at), 2))
         _clear(g, at, "duplicate_loss")
+    _grace(g, max(1, n // 4))
     unlucky = [g.take(3, (MOTOR, TRAVEL)) for _ in range(max(1, n // 6))]
     for at, person in zip(unlucky, g.strangers(len(unlucky)), strict=True):
         g.meet(at, 80)
         x.claimant[at] = person
         _clear(g, at, "claimant_velocity")
+
+
+def _grace(g: Ground, n: int) -> None:
+    """What a rule cannot tell from fraud and a letter explains: binders, days of grace, goodwill, instalments."""
+    binder = _on_policies(g, n, _any(g.policies, g.as_of))
+    g.date(binder, g.policies.start[g.losses.policy[binder]] - 1, g.rng.integers(2, 9, len(binder)))
+    _clear(g, binder, "before_inception")
+    late = _on_policies(g, n, _over(g.policies, g.as_of))
+    g.date(
+        late, g.policies.ended[g.losses.policy[late]] + g.rng.integers(0, 5, len(late)), g.rng.integers(0, 5, len(late))
+    )
+    _clear(g, late, "after_lapse")
+    goodwill = g.take(n, (PROPERTY, TRAVEL))
+    g.settle(goodwill, np.round(g.limit(goodwill) * g.rng.uniform(1.0, 1.03, len(goodwill))).astype(np.int64) + 100)
+    g.losses.uncapped[goodwill] = True
+    _clear(g, goodwill, "over_limit")
+    parts = g.take(n, (MOTOR, PROPERTY))
+    g.settle(parts, np.minimum(g.typical(parts, 0.4, 1.0), g.limit(parts) // 2) * 2, 2)
+    g.losses.provider[parts], g.losses.spacing[parts] = _providers_for(g, parts), 30.0
+    g.losses.twice[parts] = True
+    _clear(g, parts, "duplicate_invoice")
 
 
 def plant(seed: int, losses: Losses, policies: Policies, people: People, began: int, as_of: int) -> Ground:

@@ -74,7 +74,7 @@ def mean_loss(line: Line) -> float:
     for cause in line.causes:
         total += cause.weight * (by_kind[cause.cover] + sum(odds * by_kind[kind] for kind, odds in cause.also))
         weights += cause.weight
-    return 0.78 * total / weights
+    return 0.88 * total / weights
 
 
 def make_policies(seed: int, people: People, count: int, began: int, as_of: int) -> Policies:
