@@ -13,6 +13,7 @@ wanted; a stamp is written last, so that an interrupted fetch is repeated and ne
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -22,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -125,6 +127,11 @@ def _dependency(jar: Jar) -> str:
     if jar.alone:
         inner += "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>"
     return f"<dependency>{inner}</dependency>"
+
+
+def cluster_id() -> str:
+    """A new Kafka cluster's id: 16 random bytes in the base64 that Kafka takes."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def _stamp(one: Engine) -> str:

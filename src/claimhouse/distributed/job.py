@@ -92,6 +92,8 @@ class Job:
         ]
         for thread in threads:
             thread.start()
+        if self.mover.record is not None:  # Glue may have forgotten what the lake knows
+            self._flushed(self.mover.record, self.mover.registry)
         self._write()
         while not self.stop.wait(0.5):
             if query.exception() is not None or not query.isActive:

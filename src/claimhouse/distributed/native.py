@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import socket
 import sys
-import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -48,6 +47,7 @@ class Stack:
         if not (folder / "topology.json").exists():
             made = topology or Topology()
             ports = free_ports(len(SERVICES))
+            made.connect_secrets = str(folder / "etc" / "connect" / "secrets.properties")
             made.at = {name: f"127.0.0.1:{port}" for name, port in zip(SERVICES, ports, strict=True)} | made.at
             folder.mkdir(parents=True, exist_ok=True, mode=0o711)
             if not (folder / "secrets.json").exists():
@@ -144,7 +144,9 @@ class Stack:
         command = self._java("-Xmx384m", classpath=artifacts.kafka_classpath())
         if not (data / "meta.properties").exists():
             made = Process(self.folder, "kafka-format")
-            made.start([*command, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(file)], {})
+            made.start(
+                [*command, "kafka.tools.StorageTool", "format", "-t", artifacts.cluster_id(), "-c", str(file)], {}
+            )
             with suppress(NotHealthy):
                 made.wait(lambda: (data / "meta.properties").exists() and made.pid is None, within=60)
         process = self.process("kafka")
@@ -235,12 +237,6 @@ def _engines(names: list[str]) -> list[str]:
         "trino": ["jdk", "trino"],
     }
     return sorted({e for n in names for e in ({**needs, "spark": ["spark"]}).get(n, [])})
-
-
-def _cluster_id() -> str:
-    import base64
-
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def _listens(address: str) -> bool:

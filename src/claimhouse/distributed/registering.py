@@ -45,7 +45,7 @@ def register(folder: Path) -> int:
 
 def put_connector(folder: Path, topology: Topology, keys: Secrets, slot: str, publication: str) -> None:
     """Give the connector its settings and restart what failed. Raises ConnectError."""
-    secrets_file = folder / "etc" / "connect" / "secrets.properties"
+    secrets_file = Path(topology.connect_secrets or folder / "etc" / "connect" / "secrets.properties")
     settings = connector.config(topology, keys, secrets_file, role=topology.role, slot=slot, publication=publication)
     client = Connect(topology.url("connect"))
     client.put(topology.prefix, settings)

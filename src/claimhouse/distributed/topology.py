@@ -34,6 +34,7 @@ class Topology:
     at: dict[str, str] = field(default_factory=dict)
     s3_endpoint: str | None = "own"  # "own": the stand-in at `at['s3']`; None: AWS
     glue_endpoint: str | None = "own"
+    connect_secrets: str = ""  # the file with the source's password, as Connect sees it
     cut_every: float = 1.0
     flush_every: float = 30.0
     fold_every: float = 300.0
@@ -77,7 +78,8 @@ class Topology:
 class Secrets:
     """What only the engines may know. `placeholder` is the value that Debezium writes for unchanged TOAST."""
 
-    postgres: str = ""
+    postgres: str = ""  # of the role that Debezium connects as
+    postgres_admin: str = ""
     s3_key: str = ""
     s3_secret: str = ""
     placeholder: str = ""

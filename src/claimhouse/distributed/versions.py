@@ -42,7 +42,7 @@ SPARK = "4.2.0"
 DELTA_SPARK = "4.4.0"
 TRINO = "476"
 JDK = "25.0.2.1"
-VERSITYGW = "latest"
+VERSITYGW = "v1.8.0"
 
 ENGINES: tuple[Engine, ...] = (
     Engine(

@@ -1,0 +1,75 @@
+"""The Compose file keeps the rules that its users rely on, and docs/images.md tells the truth about it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claimhouse.distributed import versions
+from claimhouse.distributed.compose import init
+from claimhouse.distributed.topology import Secrets
+
+yaml = pytest.importorskip("yaml")
+ROOT = Path(__file__).parents[2]
+OWN = "claimhouse-stack"
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict[str, Any]]:
+    return yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+
+
+def test_the_services_are_those_that_users_know(services: dict[str, dict[str, Any]]) -> None:
+    known = {"postgres", "kafka", "connect", "pyspark-app", "jupyter-lab", "trino", "metabase", "s3", "glue", "init"}
+    assert known <= services.keys()
+
+
+def test_images_and_their_list_agree(services: dict[str, dict[str, Any]]) -> None:
+    listed = set(re.findall(r"^\| `([^`]+)`", (ROOT / "docs" / "images.md").read_text(), re.MULTILINE))
+    named = {s["image"] for s in services.values() if not s["image"].startswith(OWN)}
+    base = re.search(r"^FROM (\S+)", (ROOT / "stack" / "Dockerfile").read_text(), re.MULTILINE)
+    assert base is not None
+    assert listed == named | {base[1]}
+
+
+def test_images_have_the_versions_that_the_native_stack_runs(services: dict[str, dict[str, Any]]) -> None:
+    assert services["kafka"]["image"].endswith(":" + versions.KAFKA)
+    assert services["connect"]["image"].endswith(":" + versions.KAFKA)
+    assert services["trino"]["image"].endswith(":" + versions.TRINO)
+    assert services["s3"]["image"].endswith(":" + versions.VERSITYGW)
+
+
+def test_every_port_is_on_loopback(services: dict[str, dict[str, Any]]) -> None:
+    ports = [p for s in services.values() for p in s.get("ports", ())]
+    assert ports and all(p.startswith("127.0.0.1:") for p in ports)
+    assert not any("ports" in services[s] for s in ("kafka", "connect", "glue", "init", "pyspark-app"))
+
+
+def test_every_lasting_service_has_a_health_check_a_limit_and_restarts(services: dict[str, dict[str, Any]]) -> None:
+    lasting = {n: s for n, s in services.items() if n not in ("init", "plugins")}
+    assert all("healthcheck" in s and s["restart"] == "unless-stopped" for s in lasting.values())
+    assert sum(_megabytes(s["mem_limit"]) for s in lasting.values()) <= 7168  # the rest is the system's
+
+
+def test_no_password_stands_in_the_file(services: dict[str, dict[str, Any]]) -> None:
+    text = (ROOT / "compose.yaml").read_text()
+    assert not re.search(r"(?i)(password|secret|token)\s*[:=]\s*\S", text)
+    assert all("etc:/stack" in " ".join(s.get("volumes", [])) for n, s in services.items() if n in ("postgres", "s3"))
+
+
+def test_init_makes_secrets_once_and_keeps_them(tmp_path: Path) -> None:
+    assert init(str(tmp_path)) == 0
+    first = {p: p.read_text() for p in tmp_path.rglob("*") if p.is_file()}
+    assert init(str(tmp_path)) == 0
+    assert {p: p.read_text() for p in tmp_path.rglob("*") if p.is_file()} == first
+    keys = Secrets.load(tmp_path / "secrets.json")
+    assert repr(keys) == "Secrets(***)"
+    assert (tmp_path / "secrets" / "s3_key").read_text() == keys.s3_key
+    assert keys.postgres not in (tmp_path / "etc" / "connect" / "connect.properties").read_text()
+
+
+def _megabytes(limit: str) -> int:
+    return int(limit[:-1]) * (1024 if limit.endswith("g") else 1)
