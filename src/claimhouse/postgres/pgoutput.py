@@ -9,7 +9,8 @@ transaction arrives; a transaction that outgrows `spill_bytes` before that is gi
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,11 +132,15 @@ class Decoder:
             self._beat = max(self._beat, lsn)
 
     def _decode(self, raw: Raw, *, part: bool = False) -> Decoded:
-        stretch = Stretch(raw, self._unfinished, self._xids)
+        with _as_the_protocol_says():
+            stretch = Stretch(raw, self._unfinished, self._xids)
+            rows = stretch.rows()
+        groups = self._groups(stretch, rows)
+        with _as_the_protocol_says():
+            batches = build(stretch, groups)
         decoded = Decoded(part=part)
-        groups = self._groups(stretch)
         counts: list[tuple[str, np.ndarray]] = []
-        for (shape, places), built in zip(groups, build(stretch, groups), strict=True):
+        for (shape, places), built in zip(groups, batches, strict=True):
             kept, batch = len(places), built
             if isinstance(batch, Unsupported):
                 kept, batch = _good(stretch, shape, places)
@@ -152,9 +157,8 @@ class Decoder:
         self._unfinished = None
         return decoded
 
-    def _groups(self, stretch: Stretch) -> list[Group]:
+    def _groups(self, stretch: Stretch, rows: dict[int, np.ndarray]) -> list[Group]:
         """The rows by table version, by first appearance."""
-        rows = stretch.rows()
         spans = self._spans(stretch, rows)
         found: list[Group] = []
         for oid, places in rows.items():
@@ -206,11 +210,26 @@ class Decoder:
         if prefix == DDL_PREFIX.encode():
             self._ddl += 1
         if self._on_message:
-            self._on_message(prefix.decode(), rest[4:], stretch.lsn_of(place), int(stretch.xid[stretch.transaction[place]]))
+            xid = int(stretch.xid[stretch.transaction[place]])
+            self._on_message(prefix.decode(), rest[4:], stretch.lsn_of(place), xid)
+
+
+@contextmanager
+def _as_the_protocol_says() -> Iterator[None]:
+    """What NumPy and struct raise inside becomes our error; a value may be in it, so it is not shown."""
+    try:
+        yield
+    except (IndexError, ValueError, OverflowError, struct.error) as error:
+        raise SourceError(f"the stream brought what is no pgoutput message ({type(error).__name__})") from None
 
 
 def parse_relation(body: bytes) -> Relation:
-    """The Relation message `R…`."""
+    """The Relation message `R…`. Raises SourceError."""
+    with _as_the_protocol_says():
+        return _parse_relation(body)
+
+
+def _parse_relation(body: bytes) -> Relation:
     (oid,) = struct.unpack_from(">I", body, 1)
     schema, name, rest = body[5:].split(b"\0", 2)
     identity, count = chr(rest[0]), struct.unpack_from(">H", rest, 1)[0]

@@ -30,6 +30,7 @@ from claimhouse.table import Column, Table
 SMALL = 1 << 10  # rows: a group below is built together with others
 BLOCK = 1 << 14  # rows: a larger group is built in blocks
 POOL = 1 << 17  # bytes of text: more is not pooled
+_DAMAGED = "the stream brought a row that has not the columns its table was announced with"
 _NEW = ord("N")
 _OPS = np.zeros(256, np.uint8)
 _OPS[[INSERT, UPDATE, DELETE, TRUNCATE]] = np.frombuffer(b"cudt", np.uint8)
@@ -122,15 +123,17 @@ class _Builder:
         self.old = np.flatnonzero((self.messages.kinds == UPDATE) & (memory.bytes[offsets + 5] != _NEW))
         if len(self.old):
             self._expect(end[self.old] + 1, counts[self.old])
-            second, _ = walk(memory, end[self.old] + 3, counts[self.old])
+            second, end[self.old] = walk(memory, end[self.old] + 3, counts[self.old])
             # Other tables' rows may be wider than any of these.
             told_twice = [self._now(*pair) for pair in zip(self.first, second, strict=False)]
             self.cells = [*told_twice, *self.first[len(second) :]]
+        if (end[told] != self.messages.ends[told]).any():
+            raise SourceError(_DAMAGED)
 
     def _expect(self, places: np.ndarray, counts: np.ndarray) -> None:
         cells = self.memory.bytes
         if ((cells[places].astype(np.int64) << 8 | cells[places + 1]) != counts).any():
-            raise SourceError("the stream brought a row that has not the columns its table was announced with")
+            raise SourceError(_DAMAGED)
 
     def _now(self, first: Cells, second: Cells) -> Cells:
         """The new tuple's cells; unchanged TOAST from the old tuple where that has it."""

@@ -49,6 +49,7 @@ class Messages:
     memory: Memory
     kinds: np.ndarray  # uint8: I, U, D or T
     offsets: np.ndarray
+    ends: np.ndarray
     end_lsn: np.ndarray
     seq: np.ndarray
     xid: np.ndarray
@@ -123,6 +124,7 @@ class Stretch:
             self.memory,
             self.kinds[places],
             self.raw.offsets[places],
+            self.raw.ends[places],
             self.end_lsn[whose],
             self.seq[places],
             self.xid[whose],
