@@ -33,6 +33,7 @@ class Catalog:
     placeholder: str
     wire: Callable[[Column], int]
     _known: dict[str, str] = field(default_factory=dict)  # what was made -> its definition
+    _shown: dict[str, str] = field(default_factory=dict)  # view -> what it was made from
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def publish(self, record: FlushRecord, registry: Registry, floor: int) -> list[str]:
@@ -70,6 +71,10 @@ class Catalog:
         self._table(self._database(schema, "log"), table, changes_key(self.source, state.folder))
         if folded is not None:
             self._table(self._database(schema, "current"), table, current_key(self.source, state.folder))
+        label = f"{self._database(schema)}.{_q(table)}"
+        shown = repr((entry, sorted(logged), sorted(folded or ()), state.table, state.copies, state.status))
+        if self._shown.get(label) == shown and label in self._known:
+            return False  # the view of an older flush shows the same: nothing of this table moved since
         behind = Behind(
             self.name,
             self.source,
@@ -84,7 +89,9 @@ class Catalog:
         sql = view_sql(state, behind)
         if sql is None:
             return False
-        return self._make(f"{self._database(schema)}.{_q(table)}", "CREATE OR REPLACE VIEW {} AS " + sql)
+        self._make(label, "CREATE OR REPLACE VIEW {} AS " + sql)
+        self._shown[label] = shown
+        return True
 
     def _columns(self, key: str, version: int | None) -> frozenset[str] | None:
         table = delta.open_table(self.lake, key, version) if version is not None else None

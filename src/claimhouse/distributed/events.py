@@ -1,7 +1,8 @@
 """Debezium's messages as rows of the distributed tail: one schema, and the Spark expressions that fill it.
 
 A row of the tail is an event of a captured table (`row`), the END of a transaction (`end`), the word that a transaction
-is complete and belongs to the cut (`commit`), or a batch's own record (`mark`: how far each topic was read). Values
+is complete and belongs to the cut (`commit`), or a batch's own record (`mark`: how far each topic was read). Messages
+outside of transactions (heartbeats) are no rows. Values
 stay as Debezium wrote them, a map from column to text: types are a matter of the table's shape, which only the
 catalog knows.
 
@@ -42,7 +43,7 @@ TAIL = pa.schema(
         pa.field("note", pa.string()),
     ]
 )
-ERA = 64  # batches a partition: what is flushed is dropped by whole partitions
+ERA = 16  # batches a partition: what is flushed is dropped by whole partitions
 
 _ENVELOPE = (
     "before MAP<STRING,STRING>, after MAP<STRING,STRING>, op STRING, status STRING, id STRING, event_count BIGINT,"
@@ -90,7 +91,7 @@ def parse(raw: DataFrame, batch: int) -> DataFrame:
         f.when(end, f.get(head, f.lit(1)).try_cast("bigint")).alias("end_lsn"),
         f.when(end, f.col("e.event_count")).alias("events"),
         f.when(f.col("e.op") == "m", f.concat_ws(" ", "e.message.prefix", "e.message.content")).alias("note"),
-    ).where("kind <> 'begin'")
+    ).where("kind <> 'begin' AND (kind <> 'row' OR xid IS NOT NULL)")
 
 
 def _header(name: str) -> Column:

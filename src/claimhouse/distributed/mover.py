@@ -37,6 +37,8 @@ from claimhouse.postgres.server import Capabilities, connect
 from claimhouse.table import Column, Table
 
 AWAITED_EVERY = 1.0
+LOOK_EVERY = 30.0
+IDLE_FLUSH = 120.0  # how often a source that only moves on is flushed, which lets old cuts go
 APPEND_ONLY = "the distributed runtime needs a primary key or REPLICA IDENTITY FULL"
 NOT_CARRIED = ("interval[]", "money[]")
 
@@ -86,9 +88,9 @@ class Mover(_Run):
         with contextlib.ExitStack() as stack:
             stack.callback(self.admin.close)
             self.stream = self.decoder = self  # read, feed, idle_position, confirm
-            # A cut that brings rows is flushed at once, one that does not is not: hence any byte is due.
+            # A cut that brings rows is flushed at once: any byte is due.
             self.flusher = Flusher(
-                self.lake, self.options.source, self.owner, self.tail, self.record, interval=3600, bytes_due=1
+                self.lake, self.options.source, self.owner, self.tail, self.record, interval=IDLE_FLUSH, bytes_due=1
             )
             self.copier = Copier(lambda: connect(self.options.dsn), lambda text: self.emit("wait", {"text": text}))
             stack.callback(self.flusher.stop)
@@ -153,6 +155,11 @@ class Mover(_Run):
         """As the embedded runtime's, no more often than the streaming query cuts."""
         if now - self.beat_at >= AWAITED_EVERY:
             super()._beat(now)
+
+    def _look(self, now: float) -> None:
+        """As the embedded runtime's, less often: each look makes the source write a heartbeat and waits for it."""
+        if not self.surveyed_once or now - self.looked_at >= LOOK_EVERY:
+            super()._look(now)
 
     # --- shapes
 
