@@ -2,9 +2,8 @@
 
 A row of the tail is an event of a captured table (`row`), the END of a transaction (`end`), the word that a transaction
 is complete and belongs to the cut (`commit`), or a batch's own record (`mark`: how far each topic was read). Messages
-outside of transactions (heartbeats) are no rows. Values
-stay as Debezium wrote them, a map from column to text: types are a matter of the table's shape, which only the
-catalog knows.
+outside of transactions (heartbeats) are no rows. Values stay as Debezium wrote them, a map from column to text: types
+are a matter of the table's shape, which only the catalog knows.
 
 Of an update that changes the key Debezium makes a delete and a create; its headers tell, so that the create becomes one
 update with the old key and the delete only counts as arrived (`x`).
