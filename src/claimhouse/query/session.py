@@ -98,7 +98,7 @@ class Session:
 
     def tables(self) -> list[TableName]:
         """The tables that are visible at this session's moment, sorted."""
-        return [t for t in self.names.tables if self._hidden(t) is None]
+        return [t for t in self.names.tables if self.hidden(t) is None]
 
     def columns(self, table: TableName) -> list[str]:
         """The source's names of a table's columns at this session's moment."""
@@ -124,7 +124,8 @@ class Session:
         moments = parse_for(at, pasts, zone=zone)
         return {source: resolve(moments[source], past) for source, past in pasts.items()}
 
-    def _hidden(self, table: TableName) -> LakeError | QueryError | None:
+    def hidden(self, table: TableName) -> LakeError | QueryError | None:
+        """Why a table cannot be read at this session's moment, None if it can."""
         state, position = self.states[table], self.positions[table.source]
         label = state.label
         if state.copy_at(position.lsn) is None:
@@ -173,7 +174,7 @@ class Session:
 
     def _view(self, table: TableName) -> View:
         if table not in self._views:
-            if error := self._hidden(table):
+            if error := self.hidden(table):
                 raise error
             self._warn(table)
             self._views[table] = View(self.snapshots[table.source], self.states[table], self.positions[table.source])
@@ -221,13 +222,17 @@ class Answer:
     def __init__(self, engine: Engine, text: str) -> None:
         self._text = text
         with _explained(text):
-            cursor = engine.cursor()
+            self._cursor = engine.cursor()
             #: the answer as a DuckDB relation
-            self.relation = _exportable(cursor.sql(text))
+            self.relation = _exportable(self._cursor.sql(text))
 
     @property
     def columns(self) -> list[str]:
         return self.relation.columns
+
+    def interrupt(self) -> None:
+        """Stop it, from another thread: whoever reads it gets a QueryError."""
+        self._cursor.interrupt()
 
     def reader(self, rows: int = BATCH_ROWS) -> pa.RecordBatchReader:
         """The answer in batches of about that many rows; memory follows the batch. Errors are QueryError."""
