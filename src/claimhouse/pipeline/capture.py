@@ -367,7 +367,9 @@ class _Run:
         self.admin.execute("SELECT pg_logical_emit_message(true, %s, '')", (HEARTBEAT,))
 
     def _message(self, prefix: str, content: bytes, lsn: int, xid: int) -> None:
-        """A logical message of ours: the DDL trigger tells what happened exactly here."""
+        """A logical message of ours: the DDL trigger tells what happened exactly here; a heartbeat asks for a cut."""
+        if prefix == HEARTBEAT and self.pending.since is None:
+            self.pending.since = time.monotonic()
         if prefix != ddl_trigger.PREFIX:
             return
         try:
