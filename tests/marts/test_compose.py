@@ -6,7 +6,7 @@ import pytest
 from sqlglot import exp
 
 from claimhouse.errors import UsageError
-from claimhouse.marts import compose
+from claimhouse.marts import compose, lint
 from claimhouse.marts.figure import all_files, figure_names, find, parse
 from claimhouse.marts.inputs import INPUTS
 from claimhouse.marts.model import Model, load
@@ -27,6 +27,26 @@ def test_every_figure_is_rendered_for_every_engine_and_reads_again(name: str, di
     again = compose.parses(rendered.sql, dialect)
     assert isinstance(again, exp.Query) and again.args.get("order") is not None
     assert set(rendered.parameters) == set(compose.parameters_of(find(name)))
+
+
+@pytest.mark.parametrize("name", figure_names())
+def test_ctes_stand_on_one_level_under_names_that_come_once(name: str) -> None:
+    query = compose.compose(find(name), full_model(), claims=[1])
+    for dialect in compose.DIALECTS:
+        tree = compose.parses(compose.render(query, dialect).sql, dialect)
+        names = [cte.alias for cte in tree.find_all(exp.CTE)]
+        assert len(list(tree.find_all(exp.With))) == 1
+        assert len(names) == len(set(names))
+
+
+def test_a_models_own_ctes_meet_no_others() -> None:
+    query = load("demo").inputs["claim_input"]
+    mine = lint.read("x", f"WITH side AS ({query.sql('duckdb')}) SELECT {', '.join(query.named_selects)} FROM side")
+    model = Model("mine", "", "mine.toml", {**load("demo").inputs, "claim_input": mine})
+    tree = compose.compose(find("claim_incurred"), model, claims=[1])
+    assert len(list(tree.find_all(exp.With))) == 1
+    names = [cte.alias for cte in tree.find_all(exp.CTE)]
+    assert "claim_input__side" in names and "claim_incurred__side" in names and len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("name", sorted(all_files()))

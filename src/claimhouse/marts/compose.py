@@ -1,7 +1,8 @@
 """Puts a figure, the figures and parts it reads, and a model's inputs together into one query for one engine.
 
-Everything becomes a CTE before the figure's own: no view has to be created anywhere, so the same text runs in a
-read-only session, in Spark and in Trino, and can be shown to whoever wants to check a number. Parameters stay
+Everything becomes a CTE, all of them on one level and under names of their own (SQLGlot flattens nested ones for Spark,
+where equal names then meet): no view has to be created anywhere, so the same text runs in a read-only session, in Spark
+and in Trino, and can be shown to whoever wants to check a number. Parameters stay
 parameters: `$name` for DuckDB, `:name` for Spark, `?` for Trino with their order told.
 """
 
@@ -86,30 +87,49 @@ def compose(
         if name in given:
             ctes[name] = exp.select("*").from_(exp.to_table(given[name], dialect="duckdb"))
         elif name in INPUTS:
-            ctes[name] = _input(model, name, claims, tables)
+            ctes[name] = _chosen(name, hoisted(name, _input(model, name, tables)), claims)
         else:
-            other = all_files()[name]
-            for needed in other.inputs:
-                add(needed)
-            ctes[name] = _unordered(_finished(other))
+            ctes[name] = _unordered(finished(all_files()[name]))
 
-    def _finished(item: Figure) -> exp.Query:
-        if item.then is None:
-            return query_of(item.name).copy()
-        part = all_files()[item.then]
-        for needed in part.inputs:
+    def finished(item: Figure) -> exp.Query:
+        for needed in item.inputs:
             add(needed)
-        return _with({MOVEMENT: query_of(item.name).copy()}, query_of(part.name).copy())
+        query = hoisted(item.name, query_of(item.name).copy())
+        if item.then is None:
+            return query
+        for needed in all_files()[item.then].inputs:
+            add(needed)
+        ctes[f"{item.name}__{MOVEMENT}"] = query
+        part = query_of(item.then).copy()
+        _refer(part, {MOVEMENT: f"{item.name}__{MOVEMENT}"})
+        return hoisted(f"{item.name}__{item.then}", part)
 
-    for needed in figure.inputs:
-        add(needed)
-    main = _finished(figure)
-    return _with(ctes, main)
+    def hoisted(name: str, query: exp.Query) -> exp.Query:
+        """The query without its own CTEs: they go to the top under names of their own."""
+        clause = query.args.get("with_")
+        if clause is None:
+            return query
+        query.set("with_", None)
+        names = {cte.alias: f"{name}__{cte.alias}" for cte in clause.expressions}
+        _refer(query, names)
+        for cte in clause.expressions:
+            _refer(cte.this, names)
+            ctes[names[cte.alias]] = cte.this
+        return query
+
+    return _with(ctes, finished(figure))
 
 
-def _input(
-    model: Model, name: str, claims: Collection[Any] | None, tables: Callable[[exp.Table], exp.Table] | None
-) -> exp.Query:
+def _refer(query: exp.Expr, names: Mapping[str, str]) -> None:
+    """Let references to these tables go to their new names, under the alias that the query knows them by."""
+    for table in list(query.find_all(exp.Table)):
+        if table.name in names and not table.args.get("db"):
+            if not table.alias:
+                table.set("alias", exp.TableAlias(this=exp.to_identifier(table.name)))
+            table.set("this", exp.to_identifier(names[table.name]))
+
+
+def _input(model: Model, name: str, tables: Callable[[exp.Table], exp.Table] | None) -> exp.Query:
     if name not in model.inputs:
         raise UsageError(f"{model.file}: the model has no {name}")
     query = model.inputs[name].copy()
@@ -118,9 +138,14 @@ def _input(
         for table in list(query.find_all(exp.Table)):
             if table.name not in names:
                 _rename(table, tables)
-    columns = [exp.column(c.name) for c in INPUTS[name].columns]
+    return query
+
+
+def _chosen(name: str, query: exp.Query, claims: Collection[Any] | None) -> exp.Query:
+    """An input's rows of these claims only, where its rows belong to claims."""
     if claims is None or not INPUTS[name].per_claim:
         return query
+    columns = [exp.column(c.name) for c in INPUTS[name].columns]
     listed = exp.Var(this=", ".join(exp.convert(x).sql("duckdb") for x in claims) or "NULL")  # one node, however many
     chosen = exp.In(this=exp.column("claim_id"), expressions=[listed])
     return exp.select(*columns).from_(query.subquery("one_input")).where(chosen)
@@ -140,12 +165,10 @@ def _unordered(query: exp.Query) -> exp.Query:
 
 
 def _with(ctes: Mapping[str, exp.Query], query: exp.Query) -> exp.Query:
-    """The query with these CTEs before its own."""
-    if not ctes:
-        return query
-    own = query.args.get("with_")
-    new = [exp.CTE(this=body, alias=exp.TableAlias(this=exp.to_identifier(name))) for name, body in ctes.items()]
-    query.set("with_", exp.With(expressions=[*new, *(own.expressions if own else [])]))
+    """The query with these CTEs."""
+    if ctes:
+        listed = [exp.CTE(this=body, alias=exp.TableAlias(this=exp.to_identifier(name))) for name, body in ctes.items()]
+        query.set("with_", exp.With(expressions=listed))
     return query
 
 
