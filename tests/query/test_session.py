@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from tests.query.book import Book
@@ -86,6 +87,15 @@ def test_tables_that_no_query_names_cost_nothing(book: Book, monkeypatch: pytest
     monkeypatch.setattr(Session, "_view", counting)
     assert now(book, "WITH t1 AS (SELECT 5 AS id) SELECT * FROM t7 UNION ALL SELECT * FROM t1") == [(5,), (7,)]
     assert made == ["t7"]
+
+
+def test_a_query_that_names_no_table_runs_behind_the_same_lock(book: Book) -> None:
+    book.cut()
+    with Session(book.lake) as session:
+        answer = session.sql("SELECT 1 AS one")
+        assert answer.arrow().to_pylist() == [{"one": 1}]
+        with pytest.raises(duckdb.Error):
+            answer._cursor.execute("SELECT * FROM read_text('/etc/hostname')")
 
 
 def test_a_query_about_tables_lists_all_of_them(book: Book) -> None:

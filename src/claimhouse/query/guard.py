@@ -200,7 +200,9 @@ def query_error(error: Exception, text: str) -> QueryError:
         line, _, excerpt = place.partition(": ")
         first += f", at line {line}: {_without_values(excerpt.partition(chr(10))[0].strip(), text)}"
     hint = _without_values(" ".join(rest.split()), text)
-    return QueryError(first[:1].lower() + first[1:], hint=hint or None)
+    if not first[1:2].isupper():
+        first = first[:1].lower() + first[1:]
+    return QueryError(first, hint=hint or None)
 
 
 def _without_values(message: str, text: str) -> str:

@@ -183,7 +183,7 @@ class Session:
     def _ready(self, named: dict[Path, View], selective: bool) -> Engine:
         """An engine with a view for each name: one that has them, else a new one with these alone."""
         paths = set(named)
-        engine = next((e for e in self._engines if paths <= e.shown.keys()), None)
+        engine = next((e for e in self._engines if e.locked and paths <= e.shown.keys()), None)
         if engine is None:
             free = self._engines[0] if not self._engines[0].locked else None
             engine = free or Engine(self.lake, **self._options)
