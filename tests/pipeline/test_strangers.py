@@ -51,6 +51,7 @@ def test_a_foreign_reader_of_one_flush_sees_whole_transactions(postgres: Any, tm
     """The versions that a flush record names hold, over all tables, the same transactions."""
     postgres.execute("CREATE TABLE debit (id int PRIMARY KEY, v int); CREATE TABLE credit (id int PRIMARY KEY, v int)")
     location = str(tmp_path / "lake")
+    Capture(CaptureOptions("main", postgres.dsn, location, once=True)).run()  # before a copy is complete nobody may read
     stop, ended = threading.Event(), threading.Event()
     capture = Capture(CaptureOptions("main", postgres.dsn, location, freshness=0.002, flush_interval=0.1))
 
