@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from claimhouse.cli import config, connect, demo, detach, doctor, init, query, run, stack, status, verify
+from claimhouse.cli import config, connect, console, demo, detach, doctor, init, query, run, stack, status, verify
 
 app = typer.Typer(
     name="claimhouse",
@@ -42,6 +42,7 @@ app.command()(doctor.doctor)
 app.command()(run.run)
 app.command()(query.query)
 app.command()(status.status)
+app.command()(console.console)
 app.command()(verify.verify)
 app.command()(connect.connect)
 app.command()(detach.detach)

@@ -1,0 +1,295 @@
+"""The console's addresses, and what stands around each page.
+
+`PAGES` is the one list of pages; each is served as HTML, `.json` and `.csv`. A page reads in one session at one moment
+and holds no lock of the lake. Live updates are one stream of server-sent events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from fastapi import FastAPI, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.staticfiles import StaticFiles
+
+from claimhouse.console import claims, figures, fraud, overview, page, tables
+from claimhouse.console.bar import Bar
+from claimhouse.console.book import Book, find_book
+from claimhouse.console.claimfile import claim_page
+from claimhouse.console.dispositions import Dispositions
+from claimhouse.console.figures import Figures
+from claimhouse.console.guard import Access, Guard
+from claimhouse.console.page import Ask, Page
+from claimhouse.console.pulse import Pulse
+from claimhouse.console.reader import Busy, Reader, Reading
+from claimhouse.console.slot import SlotWatch
+from claimhouse.errors import ClaimhouseError, NotExact, SourceGone, StorageGone, UsageError
+from claimhouse.lake.lake import Lake
+from claimhouse.lake.snapshot import LakeSnapshot
+from claimhouse.lake.tail import Cut
+from claimhouse.marts.model import Model
+
+STREAMS = 16  # live pages at once
+FORM = 64 << 10  # bytes of a posted form
+NAVIGATION = (("/overview", "Overview"), ("/claims", "Claims"), ("/fraud", "Fraud"), ("/figures", "Figures"), ("/tables", "Tables"))
+_STATIC = Path(__file__).parent / "static"
+
+
+@dataclass
+class Console:
+    """What all pages share."""
+
+    lake: Lake
+    zone: str = "UTC"
+    user: str = "somebody"
+    model: Model | None = None
+    slot: SlotWatch | None = None
+    queue: fraud.Queue | None = field(default_factory=fraud.rules_side)
+    streams: int = 0
+
+    def __post_init__(self) -> None:
+        self.reader = Reader(self.lake, zone=self.zone)
+        self.bar = Bar(self.lake)
+        self.pulse = Pulse(self.lake, self._watch)
+        self.figures = Figures(self.model)
+        self.dispositions = Dispositions(self.lake)
+
+    def start(self) -> None:
+        self.pulse.start()
+        if self.slot:
+            self.slot.start()
+
+    def stop(self) -> None:
+        self.pulse.stop()
+        if self.slot:
+            self.slot.stop()
+        self.reader.close()
+
+    def book(self, reading: Reading) -> Book | None:
+        return find_book(reading.session)
+
+    def _watch(self, snapshot: LakeSnapshot, cuts: list[Cut]) -> list[tuple[str, dict[str, Any]]]:
+        self.bar.see(snapshot)
+        return overview.watch_claims(snapshot, cuts)
+
+
+def _overview(console: Console, reading: Reading, ask: Ask) -> Page:
+    for snapshot in reading.session.snapshots.values():
+        console.bar.see(snapshot)
+    lines = console.bar.steps().lines
+    made = overview.overview_page(reading, console.book(reading), ask, console.pulse, console.slot, lines)
+    made.data["hits"] = fraud.newest_hits(reading.session, console.queue)
+    return made
+
+
+def _claims(console: Console, reading: Reading, ask: Ask) -> Page:
+    book = console.book(reading)
+    if book is None:
+        return Page("nobook.html", "Claims", {"tables": len(reading.session.names.tables)})
+    return claims.claims_page(reading, book, ask)
+
+
+def _claim(console: Console, reading: Reading, ask: Ask) -> Page:
+    book = console.book(reading)
+    if book is None:
+        return Page("nobook.html", "Claims", {"tables": len(reading.session.names.tables)}, None, 404)
+    made = claim_page(reading, book, ask)
+    if made.status == 200:
+        number = ask.parts["number"]
+        made.data["indicators"] = fraud.indicators(reading.session, number, console.queue)
+        made.data["dispositions"] = console.dispositions.of(number)
+        made.data["verdicts"] = fraud.VERDICTS
+    return made
+
+
+def _fraud(console: Console, reading: Reading, ask: Ask) -> Page:
+    return fraud.fraud_page(reading, ask, console.dispositions, console.queue)
+
+
+# address, what makes the page
+PAGES: tuple[tuple[str, Callable[[Console, Reading, Ask], Page]], ...] = (
+    ("/overview", _overview),
+    ("/claims", _claims),
+    ("/claims/{number}", _claim),
+    ("/fraud", _fraud),
+    ("/figures", lambda c, r, a: figures.figures_page(r, c.figures, a)),
+    ("/figures/all", lambda c, r, a: figures.list_page(r, c.figures, a)),
+    ("/figures/cell", lambda c, r, a: figures.cell_page(r, c.figures, a)),
+    ("/figures/{name}", lambda c, r, a: figures.figure_page(r, c.figures, a)),
+    ("/tables", lambda c, r, a: tables.tables_page(r, a, c.pulse)),
+    ("/tables/{source}/{schema}/{table}", lambda c, r, a: tables.table_page(r, a)),
+    ("/tables/{source}/{schema}/{table}/row", lambda c, r, a: tables.row_page(r, a)),
+)
+
+
+def create_app(console: Console, access: Access) -> FastAPI:
+    """The ASGI application; starting and stopping the console is its server's."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    for path, make in PAGES:
+        for face in ("json", "csv", "html"):
+            _serve(app, console, path, make, face)
+    app.add_api_route("/", lambda: RedirectResponse("/overview", 307), methods=["GET"])
+    app.add_api_route("/moments", _moments(console), methods=["GET"])
+    app.add_api_route("/live", _live(console), methods=["GET"])
+    app.add_api_route("/fraud/{claim}/disposition", _dispose(console), methods=["POST"])
+    app.mount("/static", _Static(directory=_STATIC))
+    app.add_exception_handler(404, _absent(console))
+    app.add_middleware(Guard, access=access)  # type: ignore[arg-type]
+    return app
+
+
+class _Static(StaticFiles):
+    """The console's own files: they change only with the program."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def _serve(app: FastAPI, console: Console, path: str, make: Callable[..., Page], face: str) -> None:
+    def answer(request: Request) -> Response:
+        real = request.scope["path"].removesuffix("" if face == "html" else f".{face}")
+        ask = Ask(real, request.query_params, face, dict(request.path_params))
+        return _answer(console, make, ask)
+
+    app.add_api_route(path + ("" if face == "html" else f".{face}"), answer, methods=["GET"])
+
+
+def _answer(console: Console, make: Callable[..., Page], ask: Ask) -> Response:
+    try:
+        with console.reader.at(ask.at) as reading:
+            bar = console.bar.shown(reading.session)
+            try:
+                made = make(console, reading, ask)
+            except ClaimhouseError as error:
+                made = _failed(error)
+            return _faced(console, ask, made, bar)
+    except ClaimhouseError as error:
+        return _faced(console, ask, _failed(error), console.bar.lost(ask.at, error))
+
+
+def _failed(error: ClaimhouseError) -> Page:
+    status = 400 if isinstance(error, UsageError) else 404 if isinstance(error, NotExact | tables.Absent) else 500
+    if isinstance(error, Busy | SourceGone | StorageGone):
+        status = 503
+    data = {"error": str(error), "hint": error.hint, "retry": error.retry}
+    return Page("error.html", "This cannot be shown", data, None, status)
+
+
+def _faced(console: Console, ask: Ask, made: Page, bar: dict[str, Any]) -> Response:
+    if ask.face == "json":
+        made.data = {"at": bar["at"], "positions": bar["positions"], **made.data}
+        return page.as_json(made)
+    if ask.face == "csv":
+        return page.as_csv(made)
+    return page.as_html(
+        made, ask=ask, bar=bar, lake=console.lake.location, user=console.user, zone=console.zone, navigation=NAVIGATION
+    )
+
+
+def _absent(console: Console) -> Callable[..., Any]:
+    async def answer(request: Request, _: Exception) -> Response:
+        ask = Ask(request.url.path, request.query_params)
+        made = Page("error.html", "Not found", {"error": "there is no such page", "hint": None, "retry": False}, None, 404)
+        bar = await run_in_threadpool(console.bar.lost, ask.at, UsageError("there is no such page"))
+        return _faced(console, ask, made, {**bar, "error": None})
+
+    return answer
+
+
+def _moments(console: Console) -> Callable[..., Response]:
+    def moments(index: int = 0) -> Response:
+        """One step of the slider, and how far it reaches now."""
+        steps = console.bar.steps()
+        return JSONResponse({"step": steps.at(index), "first": steps.first, "last": max(0, len(steps) - 1)})
+
+    return moments
+
+
+def _dispose(console: Console) -> Callable[..., Any]:
+    async def dispose(request: Request, claim: str) -> Response:
+        """Write a disposition and go back to where it was made."""
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > FORM:
+                return Response("this form is too large", 413)
+        asked = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=20))
+        score = asked.get("score", "")
+        ask = Ask("/fraud", request.query_params)
+        try:
+            await run_in_threadpool(
+                lambda: console.dispositions.add(
+                    claim,
+                    asked.get("verdict", ""),
+                    console.user,
+                    asked.get("note", ""),
+                    score=float(score) if score.replace(".", "", 1).isdigit() else None,
+                    lsn=asked.get("lsn", ""),
+                )
+            )
+        except ClaimhouseError as error:
+            return _faced(console, ask, _failed(error), await run_in_threadpool(console.bar.lost, None, error))
+        back = asked.get("back", "")
+        safe = back if back.startswith(("/fraud", "/claims/")) else "/fraud"
+        return RedirectResponse(safe, 303)
+
+    return dispose
+
+
+def _live(console: Console) -> Callable[..., Any]:
+    async def live(request: Request, since: int = 0, every: float = 1.0) -> Response:
+        """Live pieces of the overview as server-sent events, at most one every `every` seconds (0.25 to 60)."""
+        if console.streams >= STREAMS:
+            return Response("too many live pages", 503)
+        number = int(request.headers.get("last-event-id") or since)
+        return StreamingResponse(
+            _events(console, number, max(0.25, min(60.0, every))), media_type="text/event-stream"
+        )
+
+    return live
+
+
+async def _events(console: Console, number: int, every: float) -> AsyncIterator[str]:
+    console.streams += 1
+    try:
+        told: str | None = None
+        while not console.pulse.stopped:
+            text, number = await run_in_threadpool(_event, console, number)
+            yield text if text != told else ": still\n\n"
+            told = text
+            await asyncio.sleep(every)
+    finally:
+        console.streams -= 1
+
+
+def _event(console: Console, number: int) -> tuple[str, int]:
+    """What is new since a number, as one message that is swapped in, and one for the charts."""
+    news = console.pulse.since(number)
+    number = news[-1].number if news else number
+    html = page.fragment(
+        "live.html",
+        **overview.live(console.pulse, console.slot),
+        claims=[n.row for n in news if n.what == "claim"][::-1],
+        transactions=[n.row for n in news if n.what == "transaction"][-12:][::-1],
+        clock=time.time(),
+    )
+    lines = "".join(f"data: {line}\n" for line in html.splitlines())
+    beats = [[b.second, b.rows, b.to_cut, b.to_query] for b in console.pulse.beats(15)]
+    counts = {"beats": beats, "claims": sum(n.what == "claim" for n in news), "now": time.time()}
+    return f"id: {number}\n{lines}\nevent: beat\ndata: {json.dumps(counts)}\n\n", number
+
+
+def address(host: str, port: int, token: str, path: str = "/overview") -> str:
+    """The address to open, with the token."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}{path}?{urlencode({'token': token})}"

@@ -1,0 +1,145 @@
+"""The fraud queue: claims with indicators that are consistent with fraud, for a person to look at.
+
+A hit never decides anything. The rules' side gives `claimhouse.fraud.queue`:
+
+    queue(session) -> list of entries, highest score first; None where no rules have run on this lake
+    an entry: claim, score (0 to 100), previous (score before the last change, or None), since (datetime), hits
+    a hit:    rule, title, score, reason, values (name -> value), lsn, first_held (datetime), withdrawn (datetime | None)
+
+(attributes or keys of those names). This side adds bands, dispositions and the page. Until the rules' side is there, or
+has run, the page says so.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from claimhouse.change import lsn_text
+from claimhouse.console.dispositions import VERDICTS, Dispositions
+from claimhouse.console.page import Ask, Page
+from claimhouse.console.reader import Reading
+from claimhouse.query.session import Session
+
+# score from which a band begins, its name, and what it asks for
+BANDS = ((80, "high", "look first"), (50, "medium", "look soon"), (0, "low", "look when there is time"))
+PAGE = 50
+Row = dict[str, Any]
+Queue = Callable[[Session], Any]
+
+
+def rules_side() -> Queue | None:
+    """`claimhouse.fraud.queue.queue`, None while there is none."""
+    try:
+        module = importlib.import_module("claimhouse.fraud.queue")
+    except ModuleNotFoundError as error:
+        if error.name != "claimhouse.fraud.queue":
+            raise
+        return None
+    return getattr(module, "queue", None)
+
+
+def band_of(score: float) -> str:
+    return next(name for least, name, _ in BANDS if score >= least)
+
+
+def fraud_page(reading: Reading, ask: Ask, dispositions: Dispositions, source: Queue | None) -> Page:
+    """The queue, filtered by band and disposition; one claim's hits in full where `claim` names it."""
+    entries = entries_of(reading.session, source)
+    if entries is None:
+        return Page("fraud.html", "Fraud", {"ran": False, "verdicts": VERDICTS}, None)
+    newest = dispositions.newest()
+    for entry in entries:
+        decided = newest.get(entry["claim"])
+        entry["disposition"] = decided
+        entry["verdict"] = decided.verdict if decided else "open"
+    counts = {name: sum(e["band"] == name for e in entries) for _, name, _ in BANDS}
+    by_verdict = {name: sum(e["verdict"] == name for e in entries) for name in VERDICTS}
+    band, verdict, q = ask.text("band"), ask.text("verdict"), ask.text("q").lower()
+    shown = [
+        e
+        for e in entries
+        if (not band or e["band"] == band)
+        and (not verdict or e["verdict"] == verdict)
+        and (not q or q in e["claim"].lower() or any(q in h["title"].lower() for h in e["hits"]))
+    ]
+    page = ask.number("page", 1, 1)
+    part = shown[(page - 1) * PAGE : page * PAGE] if ask.face == "html" else shown
+    data = {
+        "ran": True,
+        "verdicts": VERDICTS,
+        "bands": BANDS,
+        "counts": counts,
+        "by_verdict": by_verdict,
+        "asked": {"band": band, "verdict": verdict, "q": ask.text("q")},
+        "total": len(shown),
+        "page": page,
+        "pages": max(1, -(-len(shown) // PAGE)),
+        "entries": part,
+    }
+    return Page("fraud.html", "Fraud", data, _rows(shown), hidden=("entries",))
+
+
+def indicators(session: Session, claim: str, source: Queue | None) -> Row | None:
+    """One claim's entry, for its page; None where it has none."""
+    entries = entries_of(session, source) or []
+    return next((e for e in entries if e["claim"] == claim), None)
+
+
+def newest_hits(session: Session, source: Queue | None, limit: int = 12) -> list[Row] | None:
+    """The newest hits over all claims, newest first; None where no rules have run."""
+    entries = entries_of(session, source)
+    if entries is None:
+        return None
+    hits = [{"claim": e["claim"], "band": e["band"], **h} for e in entries for h in e["hits"] if h["withdrawn"] is None]
+    return sorted(hits, key=lambda h: str(h["first_held"]), reverse=True)[:limit]
+
+
+def entries_of(session: Session, source: Queue | None) -> list[Row] | None:
+    """The rules' entries as this side uses them."""
+    found = source(session) if source is not None else None
+    return None if found is None else [_entry(e) for e in found]
+
+
+def _entry(raw: Any) -> Row:
+    entry = {n: _get(raw, n) for n in ("claim", "score", "previous", "since")}
+    score = float(entry["score"])
+    entry["score"], entry["band"] = score, band_of(score)
+    entry["hits"] = [_hit(h) for h in _get(raw, "hits") or []]
+    return entry
+
+
+def _hit(raw: Any) -> Row:
+    hit = {n: _get(raw, n) for n in ("rule", "title", "score", "reason", "values", "first_held", "withdrawn")}
+    lsn = _get(raw, "lsn")
+    return {**hit, "lsn": lsn_text(lsn) if isinstance(lsn, int) else str(lsn or "")}
+
+
+def _get(raw: Any, name: str) -> Any:
+    return raw.get(name) if isinstance(raw, dict) else getattr(raw, name, None)
+
+
+def _rows(entries: list[Row]) -> pa.Table:
+    schema = pa.schema(
+        [("claim", pa.string()), ("score", pa.float64()), ("band", pa.string()), ("disposition", pa.string())]
+        + [(n, pa.string()) for n in ("who", "when", "rule", "title", "reason", "lsn")]
+        + [("hit_score", pa.float64())]
+    )
+    rows = []
+    for entry in entries:
+        decided = entry["disposition"]
+        for hit in entry["hits"]:
+            rows.append(
+                {
+                    **{n: entry[n] for n in ("claim", "score", "band")},
+                    "disposition": entry["verdict"],
+                    "who": decided.who if decided else None,
+                    "when": decided.at if decided else None,
+                    **{n: hit[n] for n in ("rule", "title", "reason", "lsn")},
+                    "hit_score": hit["score"],
+                }
+            )
+    return pa.Table.from_pylist(rows, schema)
