@@ -167,11 +167,13 @@ def _lacks(text: pa.Array, column: Column, placeholder: str) -> pa.Array | None:
 
 
 def _joined(missing: Sequence[tuple[str, pa.Array]], count: int) -> pa.Array:
+    """The names of the columns that each row lacks, comma-joined; NULL where it lacks none."""
     if not missing:
         return pa.nulls(count, pa.string())
-    words = [pc.if_else(lacks, pa.scalar(name), pa.scalar(None, pa.string())) for name, lacks in missing]
-    joined = pc.binary_join_element_wise(*words, ",", null_handling="skip")
-    return pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), joined)
+    lacks = np.stack([pc.fill_null(m, False).to_numpy(zero_copy_only=False) for _, m in missing], axis=1)
+    patterns, which = np.unique(lacks, axis=0, return_inverse=True)
+    words = [",".join(n for (n, _), out in zip(missing, p, strict=True) if out) or None for p in patterns]
+    return pa.array(words, pa.string()).take(pa.array(which.ravel()))
 
 
 def _exact(exacts: dict[str, pa.Array], count: int) -> pa.Array:
