@@ -145,10 +145,20 @@ def test_the_shared_sql_parses_as_spark_and_trino(book: Book) -> None:
     assert sqlglot.parse_one(trino.rstrip(";"), dialect="trino").find(sqlglot.exp.Window)
 
 
-def test_a_table_that_is_not_folded_yet_and_an_unknown_engine_are_named(book: Book) -> None:
+def test_a_table_that_is_not_folded_yet_is_read_from_its_log(book: Book) -> None:
+    table = odd_table(book)
+    book.cut()
+    changed(book, table)
+    book.cut()
+    book.flush()
+    agree(book)
+    assert "not folded yet" in recipes(book.lake, NAME, "trino")["trino"]
+
+
+def test_a_table_that_is_not_flushed_yet_and_an_unknown_engine_are_named(book: Book) -> None:
     odd_table(book)
     book.cut()
-    with pytest.raises(UsageError, match="not folded"):
+    with pytest.raises(UsageError, match="not in Delta"):
         recipes(book.lake, NAME)
     with pytest.raises(UsageError) as caught:
         recipes(book.lake, NAME, "excel")

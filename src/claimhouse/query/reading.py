@@ -33,8 +33,8 @@ _OPEN_OPTIONS = ("AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP")  # no secre
 class Reading:
     """One table at one flush.
 
-    `current` and `changes` are locations, `behind`: the log holds rows since the fold, `why_not`: why the plain overlay
-    does not do for them, None if it does.
+    `current` and `changes` are locations, `folded`: there is a `current` to build on, `behind`: the log holds rows
+    since then, `why_not`: why the plain overlay does not do for them, None if it does.
     """
 
     name: TableName
@@ -46,6 +46,7 @@ class Reading:
     current: str
     changes: str
     options: dict[str, str]
+    folded: bool
     behind: bool
     why_not: str | None
     current_files: list[DataFile]
@@ -64,7 +65,8 @@ class Reading:
         return ", ".join(f"{name(c.physical)} AS {name(c.name)}" for c in self.shape.columns)
 
     def log_where(self) -> str:
-        return f"_cut > {self.versions.current_cut} AND _cut <= {self.record.cut}"
+        after = self.versions.current_cut if self.folded else 0
+        return f"_cut > {after} AND _cut <= {self.record.cut}"
 
 
 def reading(session: Session, name: TableName) -> Reading:
@@ -73,13 +75,14 @@ def reading(session: Session, name: TableName) -> Reading:
     record = snapshot.record
     versions = record.table(state.folder) if record else TableRecord()
     copy = state.copy_at(record.end_lsn) if record else None
-    if record is None or versions.current is None or copy is None or versions.current_copy != copy.number:
+    if record is None or versions.changes is None or copy is None:
         raise UsageError(
-            f"table {state.label} is not folded into Delta yet",
-            hint="a flush or two after its copy it is; until then read it by claimhouse query",
+            f"table {state.label} is not in Delta as a whole yet",
+            hint="it is with the next flush after its copy; until then read it by claimhouse query",
         )
     store, shape = session.lake.store, state.shape_at(record.end_lsn)
-    after = versions.current_cut
+    folded = versions.current is not None and versions.current_copy == copy.number
+    after = versions.current_cut if folded else 0
     ops = _ops(session, name, f"_cut > {after} AND _cut <= {record.cut}")
     return Reading(
         name=name,
@@ -91,9 +94,10 @@ def reading(session: Session, name: TableName) -> Reading:
         current=store.uri(current_key(name.source, state.folder)),
         changes=store.uri(changes_key(name.source, state.folder)),
         options={k: v for k, v in store.delta_options.items() if k in _OPEN_OPTIONS},
+        folded=folded,
         behind=bool(ops),
-        why_not=_why_not(shape, versions, ops),
-        current_files=snapshot.current_files(state.folder),
+        why_not=_why_not(shape, versions, ops) if folded else "it is not folded yet",
+        current_files=snapshot.current_files(state.folder) if folded else [],
         log_files=snapshot.changes_files(state.folder, after + 1, record.cut),
     )
 
@@ -167,5 +171,6 @@ def whole(read: Reading) -> str:
     schema = schema_of(read.state)
     log = files_sql([f.uri for f in read.log_files], schema, read.log_where())
     base = files_sql([f.uri for f in read.current_files], schema)
-    rows = state_sql(read.state, log=f"({log})", base=f"({base})", copy=read.copy, shape=read.shape)
+    base = f"({base})" if read.folded else None
+    rows = state_sql(read.state, log=f"({log})", base=base, copy=read.copy, shape=read.shape)
     return f"SELECT {read.columns()} FROM ({rows})"

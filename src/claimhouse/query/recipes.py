@@ -30,11 +30,22 @@ def recipes(lake: Lake, table: str | Path, engine: str | None = None) -> dict[st
         name = session.names.find(session.path(table))
         assert name is not None
         read = reading(session, name)
-    return {e: f"{_comment(e, read)}\n{ENGINES[e](read)}\n" for e in wanted}
+    return {e: f"{_comment(e, read)}\n{_snippet(e, read)}\n" for e in wanted}
+
+
+def _snippet(engine: str, read: Reading) -> str:
+    if read.folded or engine in ("polars", "duckdb"):
+        return ENGINES[engine](read)
+    sign = _sign(engine)
+    return f"{sign} it is not folded yet: use the recipe for DuckDB or Polars, or print this again after a fold"
+
+
+def _sign(engine: str) -> str:
+    return "--" if engine == "trino" else "#"
 
 
 def _comment(engine: str, read: Reading) -> str:
-    sign, record = "--" if engine == "trino" else "#", read.record
+    sign, record = _sign(engine), read.record
     at = f"flush {record.flush} of source {read.name.source} (cut {record.cut}, {lsn_text(record.end_lsn)})"
     label = read.state.label.replace("\n", " ")
     return f"{sign} table {label} as of {at}; tables read by the recipes of one flush fit together"
