@@ -12,8 +12,8 @@ import shutil
 import sys
 import threading
 import time
-from collections import deque
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +23,6 @@ from claimhouse.cli.options import JsonOption
 from claimhouse.cli.talk import columns, emit, fail, say
 
 if TYPE_CHECKING:
-    from claimhouse.claims import Counts
     from claimhouse.pipeline import Summary
     from claimhouse.verify import Report
 
@@ -65,8 +64,8 @@ def demo(
     server.start()
     try:
         dsn = prepared(server.dsn, scale, folder)
-        life = Life(dsn, str(folder / "lake"), rate, folder / "labels.csv", panel=not plain and sys.stderr.isatty())
-        life.live(limit)
+        life = Life(dsn, str(folder / "lake"), rate, folder / "labels.csv", limit)
+        life.live(plain=plain or None)
     finally:
         server.stop()
     if as_json:
@@ -100,110 +99,86 @@ def prepared(dsn: str, scale: float, folder: Path) -> str:
     return dsn
 
 
-@dataclass
-class Live:
-    """What the panel shows: counts so far, and the lags of the newest cuts in seconds from commit to queryable."""
-
-    began: float = field(default_factory=time.monotonic)
-    cuts: int = 0
-    transactions: int = 0
-    rows: int = 0
-    copied: dict[str, int] = field(default_factory=dict)
-    lags: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
-
-    def on_event(self, kind: str, fields: dict[str, Any]) -> None:
-        if kind == "cut":
-            self.cuts += 1
-            self.transactions += fields["transactions"]
-            self.rows += fields["rows"]
-            if fields["transactions"] and fields["committed_at"]:
-                self.lags.append(time.time() - fields["committed_at"] / 1e6)
-        elif kind in ("copy", "copied"):
-            self.copied[fields["table"]] = fields["rows"]
-
-    def lag(self, share: float) -> float | None:
-        """The lag that this share of the newest cuts stayed below, in milliseconds."""
-        ordered = sorted(self.lags)
-        return ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1000 if ordered else None
-
-    def line(self) -> str:
-        """The state in one line."""
-        lag = f", lag {self.lag(0.5):.0f} ms (p99 {self.lag(0.99):.0f})" if self.lags else ""
-        copied = f"{sum(self.copied.values()):,} rows copied, " if self.copied else ""
-        return f"{copied}{self.transactions:,} transactions, {self.rows:,} changes in {self.cuts:,} cuts{lag}"
-
-
 class Life:
-    """One run of the demo: simulator and capture in threads of their own until the time is over or a signal comes."""
+    """One run of the demo: capture, simulator and what watches them, each in a thread of its own.
 
-    def __init__(self, dsn: str, location: str, rate: float, labels: Path, *, panel: bool) -> None:
-        self.dsn, self.location, self.rate, self.labels, self.panel = dsn, location, rate, labels, panel
-        self.state = Live()
-        self.simulated: Counts | None = None
+    `live` returns when the time is over or a signal came, the lake was compared and the capture has drained.
+    """
+
+    def __init__(self, dsn: str, location: str, rate: float, labels: Path, limit: float | None) -> None:
+        # What takes its time to import does so before the clock runs.
+        import claimhouse.pipeline
+        import claimhouse.query.session
+        import claimhouse.verify  # noqa: F401
+        from claimhouse.claims import Simulator
+        from claimhouse.cli.watch import Watch
+
+        change = 10.0 if limit is None else min(10.0, limit / 2)
+        self.dsn, self.location, self.limit = dsn, location, limit
+        self.simulator = Simulator(dsn, rate, labels=labels, change_after=change)
+        self.watch = Watch(location, SOURCE, limit, simulator=self.simulator)
         self.summary: Summary | None = None
         self.report: Report | None = None
         self.failures: list[Exception] = []
-        self.tables: list[tuple[str, int | None]] = []
 
-    def live(self, limit: float | None) -> None:
-        """Live for `limit` seconds, or until SIGINT or SIGTERM; then compare, drain and stop."""
+    def live(self, *, plain: bool | None) -> None:
+        from claimhouse.cli.guard import explain
+        from claimhouse.cli.panel import show
         from claimhouse.cli.run import stopping
 
-        drain = threading.Event()
-        with stopping("stopping: comparing and draining (again to stop at once)") as ended:
-            capture = threading.Thread(target=self._guarded, args=(self._capture, drain, ended), name="capture")
-            simulator = threading.Thread(target=self._guarded, args=(self._simulate, limit, ended), name="simulator")
-            for thread in (capture, simulator):
-                thread.daemon = True
-                thread.start()
-            self._show(simulator)
-            simulator.join()
-            if capture.is_alive() and not self.failures:
-                self._guarded(self._verify)
-            drain.set()
-            capture.join()
-
-    def _guarded(self, work: Any, *arguments: Any) -> None:
-        """Runs a part; its failure is told, kept, and ends the others."""
-        from claimhouse.cli.guard import explain
-
-        try:
-            work(*arguments)
-        except Exception as error:
-            self.failures.append(error)
+        drain, over = threading.Event(), threading.Event()
+        with stopping("ending: comparing and draining (again to stop at once)") as ended:
+            capture = self._thread(self._capture, drain, fails=ended)
+            watcher = self._thread(self.watch.gather, over, fails=over)
+            story = self._thread(self._story, ended, drain, fails=ended)
+            show(self.watch.look, lambda: story.is_alive() or capture.is_alive(), plain=plain)
+            over.set()
+            for thread in (story, capture, watcher):
+                thread.join()
+        for error in self.failures:
             fail(*explain(error))
-            for argument in arguments:
-                if isinstance(argument, threading.Event):
-                    argument.set()
 
-    def _capture(self, drain: threading.Event, ended: threading.Event) -> None:
+    def _thread(self, work: Callable[..., None], *arguments: Any, fails: threading.Event) -> threading.Thread:
+        """A part of it at work; its failure is kept, and ends the others."""
+
+        def guarded() -> None:
+            try:
+                work(*arguments)
+            except Exception as error:
+                self.failures.append(error)
+                fails.set()
+
+        thread = threading.Thread(target=guarded, name=work.__name__, daemon=True)
+        thread.start()
+        return thread
+
+    def _capture(self, drain: threading.Event) -> None:
         from claimhouse.pipeline import Capture, CaptureOptions
 
         options = CaptureOptions(SOURCE, self.dsn, self.location)
-        self.summary = Capture(options, self.state.on_event).run(drain)
+        self.summary = Capture(options, self.watch.on_event).run(drain)
 
-    def _simulate(self, limit: float | None, ended: threading.Event) -> None:
-        from claimhouse.claims import Simulator
-
-        change = 10.0 if limit is None else min(10.0, limit / 2)
-        simulator = Simulator(self.dsn, self.rate, labels=self.labels, change_after=change)
-        self.simulated = simulator.run(limit, stop=ended)
-
-    def _show(self, simulator: threading.Thread) -> None:
-        """The panel, or a line every two seconds, while the simulator lives."""
-        told = time.monotonic()
-        while simulator.is_alive():
-            simulator.join(0.1)
-            if time.monotonic() - told >= 2:
-                told = time.monotonic()
-                say(self.state.line())
+    def _story(self, ended: threading.Event, drain: threading.Event) -> None:
+        """Live, compare, drain."""
+        try:
+            self.simulator.run(self.limit, stop=ended)
+            if not self.failures:
+                self._verify()
+        finally:
+            drain.set()
 
     def _verify(self) -> None:
+        from claimhouse.cli.verify import verdict
         from claimhouse.verify import VerifyOptions, verify
 
         self._await_copies()
-        say("comparing every row of the lake with PostgreSQL, while both are live")
-        self.report = verify(VerifyOptions(SOURCE, self.dsn, self.location))
+        self.watch.report = "comparing every row of the lake with PostgreSQL, while both are live"
+
+        def progress(table: str, rows: int) -> None:
+            self.watch.report = f"comparing {table}: {rows:,} rows"
+
+        self.report = verify(VerifyOptions(SOURCE, self.dsn, self.location), progress)
+        self.watch.report, self.watch.equal = verdict(self.report), not self.report.differing
 
     def _await_copies(self, patience: float = 60.0) -> None:
         """Until every table's copy is complete: what is still being copied cannot be compared."""
@@ -224,31 +199,30 @@ class Life:
         """What came of it, for programs."""
         from claimhouse.cli.verify import as_data
 
+        counts = self.simulator.counts
         return {
-            "simulated": {"transactions": self.simulated.transactions, "kinds": dict(self.simulated.kinds)}
-            if self.simulated
-            else None,
+            "simulated": {"transactions": counts.transactions, "kinds": dict(counts.kinds)},
             "captured": asdict(self.summary) if self.summary else None,
-            "lag_ms": {"p50": self.state.lag(0.5), "p99": self.state.lag(0.99)},
+            "lag_ms": {"p50": self.watch.lag(0.5), "p99": self.watch.lag(0.99)},
             "verify": as_data(self.report) if self.report else None,
             "lake": self.location,
         }
 
     def tell(self) -> None:
         """What was captured, what verify found, and what to try next."""
+        from claimhouse.cli.panel import millis
         from claimhouse.cli.verify import verdict
 
-        rows: list[tuple[str, str]] = []
-        if self.simulated:
-            what = ", ".join(f"{n:,} {kind}" for kind, n in self.simulated.kinds.most_common(6))
-            rows.append(("simulated", f"{self.simulated.transactions:,} transactions: {what}, …"))
+        counts, watch = self.simulator.counts, self.watch
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in counts.kinds.most_common(6))
+        rows = [("simulated", f"{counts.transactions:,} transactions: {kinds}, …")]
         if self.summary:
-            s = self.summary
-            copied = f"{s.copied_rows:,} rows copied, " if s.copied_rows else ""
-            changes = s.rows - s.copied_rows
-            rows.append(("captured", f"{copied}{s.transactions:,} transactions, {changes:,} changes, {s.cuts:,} cuts"))
-        if self.state.lags:
-            rows.append(("commit to lake", f"median {self.state.lag(0.5):.0f} ms, p99 {self.state.lag(0.99):.0f} ms"))
+            copied = f"{self.summary.copied_rows:,} rows copied, " if self.summary.copied_rows else ""
+            seen = f"{self.summary.transactions:,} transactions, {watch.changes:,} changes, {self.summary.cuts:,} cuts"
+            rows.append(("captured", copied + seen))
+        if watch.lags:
+            lag = f"median {millis(watch.lag(0.5))}, p99 {millis(watch.lag(0.99))}, max {millis(watch.lag(1.0))}"
+            rows.append(("commit to query", lag))
         if self.report:
             rows.append(("verify", verdict(self.report)))
         print(columns(["", ""], rows).lstrip())
