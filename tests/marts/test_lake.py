@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from tests.marts.cells import cells, oracle_cells
@@ -14,13 +15,41 @@ from claimhouse.change import lsn_text
 from claimhouse.claims import prism
 from claimhouse.claims.loader import load as load_book
 from claimhouse.errors import UsageError
-from claimhouse.lake.lake import open_lake
+from claimhouse.lake.lake import Lake, open_lake
+from claimhouse.lake.snapshot import schema_of, take
 from claimhouse.marts import ClaimMart, available, changed_claims, check, figure_names, figures, find, load
 from claimhouse.marts.compose import parameters_of
+from claimhouse.marts.model import parse
 from claimhouse.pipeline import Capture, CaptureOptions
 from claimhouse.query.session import Session
 
 THEN = date(2013, 12, 31)
+# The claims' overwritten `paid`, version by version as the log has them, in the book's own days.
+LOG_MODEL = """
+[model]
+name = "prism log"
+[inputs]
+amount_history_input = '''
+SELECT v.claim_no AS claim_id, v.line, 'USD' AS currency, v.accident_date AS loss_date, v.paid, 0 AS outstanding,
+    v.changed_on AS valid_from,
+    LEAD(v.changed_on) OVER (PARTITION BY v.claim_no ORDER BY v._end_lsn, v._seq) AS valid_to
+FROM prism_claim_versions AS v
+'''
+"""
+
+
+def versions(lake: Lake) -> duckdb.DuckDBPyConnection:
+    """The change log of prism_claim, flushed and not, as one table."""
+    snapshot = take(lake, "main")
+    folder = next(f for f in snapshot.registry.tables if f.endswith("prism_claim"))
+    connection = duckdb.connect()
+    files = [f.uri for f in snapshot.changes_files(folder)]
+    connection.register("tail", snapshot.tail(folder) or schema_of(snapshot.registry.tables[folder]).empty_table())
+    connection.execute(
+        f"CREATE TABLE prism_claim_versions AS SELECT * FROM read_parquet({files}, union_by_name = true)"
+        f" WHERE _cut <= {snapshot.flushed} UNION ALL BY NAME FROM tail"
+    )
+    return connection
 
 
 @pytest.mark.filterwarnings("ignore::Warning")
@@ -45,6 +74,8 @@ def test_prism_replayed_through_the_lake_equals_chainladder_now_and_then(
         closed = figures(session, model, "claims_by_status").to_pylist()
     assert len(now) == 55 and now == pytest.approx(oracle_cells(whole), rel=1e-12)
     assert {r["status"] for r in closed} == {"CLOSED"} and sum(r["claims"] for r in closed) == 34_244
+    from_log = cells(figures(versions(lake), parse(LOG_MODEL, "log.toml"), "triangle_log", {"valuation": "2017-12-31"}))
+    assert len(from_log) == 55 and from_log == pytest.approx(oracle_cells(whole), rel=1e-12)
     with Session(lake, at=moment) as session:
         then = cells(figures(session, model, "triangle_paid", {"valuation": THEN}))
         late = cells(figures(session, model, "triangle_paid", {"valuation": "2017-12-31"}))
