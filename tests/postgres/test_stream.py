@@ -63,7 +63,7 @@ def test_messages_come_whole_and_in_order_in_reads_of_any_size(source: Source, p
             while not raws or raws[-1].wal_end < end:
                 assert time.monotonic() < deadline
                 raws.append(stream.read(0.2, max_bytes))
-        assert kinds(raws) == b"BR" + b"I" * 2001 + b"DDD" + b"CM" or kinds(raws) == b"BR" + b"I" * 2000 + b"CBIDDDCM"
+        assert kinds(raws).rstrip(b"M") == b"BR" + b"I" * 2000 + b"CBIDDDC"
         rows = [r for raw in raws for r in raw.ends - raw.offsets]
         assert max(rows) > 5_000_000 and min(rows) > 0
         if max_bytes == 20_000:
