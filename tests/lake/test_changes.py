@@ -36,8 +36,8 @@ def cut(writer: Writer) -> None:
 def flush(writer: Writer, name: bool = True) -> FlushRecord:
     mark = writer.tail.last()
     assert mark is not None
-    previous = flushes.load(writer.lake, "main", writer.flush[0]) if writer.flush[0] else None
-    record = log.flush(writer.lake, "main", writer.owner, writer.tail, mark, writer.registry, previous)
+    previous = flushes.load(writer.lake, writer.source, writer.flush[0]) if writer.flush[0] else None
+    record = log.flush(writer.lake, writer.source, writer.owner, writer.tail, mark, writer.registry, previous)
     if name:
         writer.flush = record.flush, record.cut
         cut(writer)

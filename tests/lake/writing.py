@@ -53,10 +53,10 @@ def registry(*shapes: Table, exact_from: int = 5) -> Registry:
 class Writer:
     """An owner with its tail and registry, that makes cuts one after the other at positions 10, 20, 30 …"""
 
-    def __init__(self, lake: Lake, *shapes: Table) -> None:
-        self.lake = lake
-        self.owner = owners.claim(lake, "main")
-        self.tail = Tail(lake, "main", self.owner)
+    def __init__(self, lake: Lake, *shapes: Table, source: str = "main") -> None:
+        self.lake, self.source = lake, source
+        self.owner = owners.claim(lake, source)
+        self.tail = Tail(lake, source, self.owner)
         self.registry = registry(*(shapes or (table(),)))
         self.saved = ""
         last = self.tail.last()

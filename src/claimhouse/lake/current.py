@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from claimhouse.change import BY_CUT, META
 from claimhouse.errors import Fenced
 from claimhouse.failpoint import hit
 from claimhouse.lake import delta, flushes
@@ -23,8 +22,8 @@ from claimhouse.lake.lake import Lake, changes_key, current_key
 from claimhouse.lake.registry import Copy, Registry, TableState
 from claimhouse.lake.relation import engine, files_sql
 from claimhouse.lake.snapshot import schema_of
-from claimhouse.lake.state import state_sql
-from claimhouse.table import Table, arrow_type
+from claimhouse.lake.state import state_schema, state_sql
+from claimhouse.table import Table
 
 SHARE = 0.1  # of current's rows, that the log may grow by before it is folded
 FLOOR = 20_000  # rows of log that are never worth a fold of their own
@@ -138,11 +137,6 @@ def _sql(lake: Lake, source: str, state: TableState, copy: Copy, record: FlushRe
         versions=versions if all(f.schema for f in log_files) else None,
         missing=any(f.missing != 0 for f in log_files),
     )
-
-
-def state_schema(table: Table) -> pa.Schema:
-    """The Arrow schema of `current/<table>` in one shape: the log's without `_old_*`."""
-    return pa.schema([*META, *BY_CUT, *(pa.field(c.physical, arrow_type(c.kind)) for c in table.columns)])
 
 
 class _Counted:

@@ -29,7 +29,19 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from claimhouse.errors import LakeError
 from claimhouse.lake.lake import Lake
 
-__all__ = ["CommitFailedError", "DataFile", "append", "checkpoint", "files", "open_table", "overwrite", "recorded"]
+__all__ = [
+    "CommitFailedError",
+    "DataFile",
+    "append",
+    "checkpoint",
+    "compact",
+    "files",
+    "forget_commits",
+    "open_table",
+    "overwrite",
+    "recorded",
+    "vacuum",
+]
 
 CHECKPOINT_EVERY = 20
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -37,7 +49,7 @@ _PROPERTIES = {
     "delta.enableDeletionVectors": "false",  # delta-rs cannot write them
     "delta.checkpointInterval": str(CHECKPOINT_EVERY),
     "delta.logRetentionDuration": "interval 3650 days",  # upkeep decides, by what is still named
-    "delta.deletedFileRetentionDuration": "interval 3650 days",
+    "delta.deletedFileRetentionDuration": "interval 1 days",  # upkeep's is shorter; longer bloats checkpoints
 }
 _RESTORE = "restore the table's folder from a copy"
 
@@ -143,9 +155,7 @@ def _write(
     if table is None:
         table = open_table(lake, key)
         assert table is not None
-    _sync(lake, key, before + 1, table.version())
-    if table.version() // CHECKPOINT_EVERY > max(before, 0) // CHECKPOINT_EVERY:
-        checkpoint(lake, key, table)
+    _settle(lake, key, before, table)
     return table
 
 
@@ -157,6 +167,43 @@ def _packed(schema: pa.Schema, stats: Sequence[str]) -> WriterProperties:
     """Whole-number keys as packed differences: a reader that looks keys up decodes them in a third of the time."""
     numbers = {n: _DELTAS for n in stats if not n.startswith("_") and pa.types.is_integer(schema.field(n).type)}
     return WriterProperties(compression="ZSTD", compression_level=1, column_properties=numbers or None)
+
+
+def compact(lake: Lake, key: str, table: DeltaTable, size: int) -> None:
+    """Join files smaller than `size` bytes, durably; no commit where there are none. Raises CommitFailedError."""
+    before = table.version()
+    table.optimize.compact(
+        target_size=size, max_concurrent_tasks=1, writer_properties=_WRITER, post_commithook_properties=_NO_HOOKS
+    )
+    _settle(lake, key, before, table)
+
+
+def vacuum(lake: Lake, key: str, table: DeltaTable, keep: list[int], retention: int) -> None:
+    """Remove files that no version to keep needs and that were let go so many seconds ago. Raises CommitFailedError."""
+    before = table.version()
+    options: Any = {"retention_hours": -(-retention // 3600), "enforce_retention_duration": False, "full": True}
+    if table.vacuum(dry_run=True, keep_versions=keep, **options):
+        table.vacuum(dry_run=False, keep_versions=keep, post_commithook_properties=_NO_HOOKS, **options)
+    _settle(lake, key, before, table)
+
+
+def forget_commits(lake: Lake, key: str, version: int) -> None:
+    """Remove commits and checkpoints that opening that version, or a later one, does not need."""
+    log = f"{key}/_delta_log"
+    names = lake.store.list(log)
+    start = max((n for n in map(_checkpoint_version, names) if n is not None and n <= version), default=0)
+    lake.store.delete(f"{log}/{name}" for name in names if name[:20].isdigit() and int(name[:20]) < start)
+
+
+def _checkpoint_version(name: str) -> int | None:
+    return int(name[:20]) if name.endswith(".checkpoint.parquet") and name[:20].isdigit() else None
+
+
+def _settle(lake: Lake, key: str, before: int, table: DeltaTable) -> None:
+    """Make the commits after `before` durable; every so often with a checkpoint, so that opening stays cheap."""
+    _sync(lake, key, before + 1, table.version())
+    if table.version() // CHECKPOINT_EVERY > max(before, 0) // CHECKPOINT_EVERY:
+        checkpoint(lake, key, table)
 
 
 def checkpoint(lake: Lake, key: str, table: DeltaTable) -> None:

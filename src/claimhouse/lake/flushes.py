@@ -56,6 +56,7 @@ class FlushRecord:
     registry: str
     at: int
     transactions: int | None = None
+    transactions_compacted: int = 0
     tables: Mapping[str, TableRecord] = field(default_factory=dict)
 
     def table(self, folder: str) -> TableRecord:

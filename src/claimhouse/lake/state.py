@@ -15,10 +15,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from claimhouse.change import BY_CUT, META, old_name
 from claimhouse.lake.defaults import filled, filled_exact, quoted, text_literal
 from claimhouse.lake.registry import Copy, TableState
-from claimhouse.table import Column, Table
+from claimhouse.lake.relation import empty_sql
+from claimhouse.table import Column, Table, arrow_type
 
 OUTPUT = tuple(f.name for f in (*META, *BY_CUT))
 # incarnation (14 bits), end LSN (63), place (48), and one bit for whoever needs a flag
@@ -40,10 +43,15 @@ def state_columns(table: Table) -> list[str]:
     return [*OUTPUT, *(c.physical for c in table.columns)]
 
 
+def state_schema(table: Table) -> pa.Schema:
+    """The Arrow schema of `state_columns`."""
+    return pa.schema([*META, *BY_CUT, *(pa.field(c.physical, arrow_type(c.kind)) for c in table.columns)])
+
+
 def state_sql(
     state: TableState,
     *,
-    log: str,
+    log: str | None,
     copy: Copy,
     base: str | None = None,
     upto: tuple[int, int] | None = None,
@@ -54,13 +62,15 @@ def state_sql(
 ) -> str:
     """A SELECT that gives one row per live row: `state_columns(shape)`, all values resolved, `_schema` = shape's.
 
-    `log` names a relation of log rows (after `base`, if there is one); `base` one of `current` rows, made on the same
-    copy. Both must have every column of the shapes concerned. `upto` is (incarnation, end LSN), included; None: all.
-    `seen_by` (pg_snapshot text): only the transactions that this snapshot of PostgreSQL sees; of a copy made in one
-    snapshot (`copy.sees`) the transactions that it saw do not count again.
-    `versions`: the shapes that the log's rows have (None: any), `missing`: whether any may have `_missing`.
+    `log` names a relation of log rows (after `base`, if there is one; None: there are none), `base` one of `current`
+    rows, made on the same copy; both must have every column of the shapes concerned. `upto` is (incarnation, end LSN),
+    included; None: all. `seen_by` (pg_snapshot text): only the transactions that this snapshot of PostgreSQL sees; of a
+    copy made in one snapshot (`copy.sees`) the transactions that it saw do not count again. `versions`: the shapes that
+    the log's rows have (None: any), `missing`: whether any may have `_missing`.
     """
     shape = shape or state.table
+    if log is None:
+        return f"SELECT {_final(shape)} FROM {base} g" if base else empty_sql(state_schema(shape))
     known = [t for t in state.versions if t.version < shape.version and (versions is None or t.version in versions)]
     eras = _eras([*known, shape])
     writer = _Writer(shape, log, copy, upto, seen_by, missing and any(map(may_be_missing, shape.columns)))

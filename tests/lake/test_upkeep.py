@@ -1,0 +1,131 @@
+"""Upkeep changes files and versions, never rows; what a kept record names stays readable."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.lake.test_changes import SHAPES, cut, flush, rows, seen
+from tests.lake.writing import Writer
+
+from claimhouse.lake import current, delta, flushes, snapshot, upkeep
+from claimhouse.lake.flushes import FlushRecord
+from claimhouse.lake.lake import FLUSHES, Lake, changes_key, create
+
+KEY = changes_key("main", "public/claim")
+
+
+def written(lake: Lake, flushes_made: int, folds: bool = False) -> tuple[Writer, FlushRecord]:
+    writer = Writer(lake, *SHAPES)
+    cut(writer)
+    for _ in range(flushes_made):
+        record = flush(writer)
+        if folds:
+            record = current.fold(lake, "main", writer.registry, record, ["public/claim"])
+            name(writer, record)
+    return writer, record
+
+
+def name(writer: Writer, record: FlushRecord) -> None:
+    writer.flush = record.flush, record.cut
+    cut(writer)
+
+
+def test_small_files_are_joined_and_the_new_record_says_so(lake: Lake) -> None:
+    writer, record = written(lake, 5)
+    before = seen(lake)
+    made = upkeep.compact(lake, "main", record, every=4)
+    assert made is not None and made.flush == record.flush + 1 and made.cut == record.cut
+    assert len(delta.files(lake, KEY, record.table("public/claim").changes)) == 5
+    assert [f.cut for f in delta.files(lake, KEY, made.table("public/claim").changes)] == [(1, 5)]
+    assert seen(lake) == before  # nobody believes it yet
+    name(writer, made)
+    assert {k: v[:-1] for k, v in seen(lake).items()} == before
+    assert upkeep.compact(lake, "main", made, every=4) is None
+    again = flush(writer)
+    assert [f.cut for f in delta.files(lake, KEY, again.table("public/claim").changes)] == [(1, 5), (6, 7)]
+    assert [r[0] for r in rows(lake, "control/transactions", made.transactions, "cut")] == [1, 2, 3, 4, 5]
+
+
+def test_what_only_old_records_name_goes_and_the_rest_stays_readable(lake: Lake) -> None:
+    writer, record = written(lake, 6, folds=True)
+    made = upkeep.compact(lake, "main", record, every=4)
+    assert made is not None
+    name(writer, made)
+    view = snapshot.take(lake, "main")
+    before = seen(lake)
+    upkeep.sweep(lake, "main", made, retention=3600)
+    assert len(lake.store.list("control/flushed/main")) == made.flush  # all may still be read
+    assert len([n for n in lake.store.list(KEY) if n.endswith(".parquet")]) == 7
+    upkeep.sweep(lake, "main", made, retention=0)
+    assert [int(n[:20]) for n in lake.store.list("control/flushed/main")] == [made.flush]
+    data = [n for n in lake.store.list(KEY) if n.endswith(".parquet")]
+    assert (
+        len(data) == 1 and len([n for n in lake.store.list("current/main/public/claim") if n.endswith(".parquet")]) == 1
+    )
+    delta._files.cache_clear()
+    assert seen(lake) == before
+    assert len(view.current_files("public/claim")) == 1
+    name(writer, flush(writer))
+    assert seen(lake)["claim"] == seen(lake)["party"]
+
+
+def test_an_unnamed_record_does_not_take_files_from_the_named_one(lake: Lake) -> None:
+    _, record = written(lake, 5)
+    before = seen(lake)
+    made = upkeep.compact(lake, "main", record, every=4)
+    assert made is not None
+    upkeep.sweep(lake, "main", made, retention=0)
+    delta._files.cache_clear()
+    assert seen(lake) == before
+
+
+def test_orphans_of_a_killed_writer_go(tmp_path: Path) -> None:
+    lake = create(tmp_path / "lake")
+    _, record = written(lake, 2)
+    orphan = tmp_path / "lake" / KEY / "part-00000-orphan.parquet"
+    orphan.write_bytes(b"half")
+    upkeep.sweep(lake, "main", record)
+    assert orphan.exists()  # it may be under way
+    os.utime(orphan, (0, 0))
+    upkeep.sweep(lake, "main", record)
+    assert not orphan.exists() and len(seen(lake)["claim"]) == 3
+
+
+def test_old_commits_go_behind_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delta, "CHECKPOINT_EVERY", 4)
+    lake = create(tmp_path / "lake")
+    writer, record = written(lake, 10)
+    log = tmp_path / "lake" / KEY / "_delta_log"
+    assert (log / f"{8:020d}.checkpoint.parquet").exists()
+    before = seen(lake)
+    upkeep.sweep(lake, "main", record, retention=0)
+    left = sorted(int(p.name[:20]) for p in log.glob("*.json"))
+    assert left == [8, 9]
+    delta._files.cache_clear()
+    assert seen(lake) == before
+    cut(writer)
+    flush(writer)
+    assert flushes.load(lake, "main", 11).table("public/claim").changes == 10
+
+
+def test_two_sources_share_the_transactions(folder_lake: Lake) -> None:
+    other = Writer(folder_lake, *SHAPES, source="other")
+    cut(other)
+    theirs = flush(other)
+    _, record = written(folder_lake, 5)
+    made = upkeep.compact(folder_lake, "main", record, every=4)
+    assert made is not None and made.transactions == 6
+    upkeep.sweep(folder_lake, "main", made, retention=0)
+    delta._files.cache_clear()
+    for version, cuts in (theirs.transactions, [1]), (made.transactions, [1, 1, 2, 3, 4, 5]):
+        assert [r[0] for r in rows(folder_lake, "control/transactions", version, "cut")] == cuts
+    assert folder_lake.sources() == ["main", "other"]
+
+
+def test_nothing_is_due_after_most_flushes(folder_lake: Lake) -> None:
+    writer, record = written(folder_lake, 3)
+    assert upkeep.tidy(folder_lake, "main", writer.registry, record) is None
+    handle = delta.open_table(folder_lake, FLUSHES)
+    assert handle is not None and handle.version() == 2
