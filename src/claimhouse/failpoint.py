@@ -28,6 +28,8 @@ NAMES: tuple[str, ...] = (
     "fold.before_commit",
     "fold.after_commit",
     "drop.midway",
+    "fraud.before_append",
+    "fraud.after_append",
 )
 
 _name, _left = "", 0

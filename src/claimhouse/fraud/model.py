@@ -1,0 +1,101 @@
+"""A model file says where an insurer's own tables hold what rules read: one SELECT per logical input.
+
+It looks like a figures' model (marts/model.py): `[model]`, `[inputs]`, and `[changed]`, which tells per table whose
+claims a changed row touches. A rule whose inputs a model leaves out is off.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from sqlglot import exp
+
+from claimhouse.errors import UsageError
+from claimhouse.fraud.inputs import INPUTS
+from claimhouse.marts import lint
+from claimhouse.marts.model import Model, ModelError
+
+
+def shipped() -> list[str]:
+    """Names of the models that come with claimhouse."""
+    return sorted(x.name[:-5] for x in (files("claimhouse.fraud") / "models").iterdir() if x.name.endswith(".toml"))
+
+
+def load(model: str | Path = "demo") -> Model:
+    """A shipped model by name, or a model file by path. Raises ModelError naming file, input and column."""
+    text = str(model)
+    if text in shipped():
+        return parse((files("claimhouse.fraud") / "models" / f"{text}.toml").read_text(), f"{text}.toml")
+    path = Path(text)
+    if not path.is_file():
+        raise ModelError(f"there is no model {text}", hint=f"a .toml file, or one of: {', '.join(shipped())}")
+    return parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def parse(text: str, file: str) -> Model:
+    """The model of a file's text; `file` is its name in errors."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ModelError(f"{file}: {error}") from error
+    if unknown := sorted(set(data) - {"model", "inputs", "changed"}):
+        raise ModelError(f"{file}: unknown section [{unknown[0]}]", hint="there are [model], [inputs] and [changed]")
+    head = data.get("model", {})
+    inputs = {name: _input(name, sql, file) for name, sql in data.get("inputs", {}).items()}
+    changed = {name: _query(f"changed.{name}", sql, file) for name, sql in data.get("changed", {}).items()}
+    for name, query in changed.items():
+        if query.named_selects != ["claim_id"]:
+            raise ModelError(f"{file}: changed.{name}: it must select claim_id and nothing else")
+    model = Model(str(head.get("name", Path(file).stem)), str(head.get("title", "")), file, inputs, changed)
+    for table in sorted({t for name in inputs for t in model.tables(name)} - set(changed)):
+        raise ModelError(f"{file}: [changed] does not say whose claims a row of {table} touches")
+    if "claim_input" not in inputs:
+        raise ModelError(f"{file}: the model has no claim_input")
+    return model
+
+
+def _input(name: str, sql: Any, file: str) -> exp.Query:
+    if name not in INPUTS:
+        raise ModelError(f"{file}: {name} is not an input", hint=f"inputs: {', '.join(INPUTS)}")
+    query = _query(name, sql, file)
+    for column in INPUTS[name].columns:
+        if column.name not in query.named_selects:
+            hint = f"{column.name}: {column.kind}{', NULL allowed' if column.nullable else ''}; {column.meaning}"
+            raise ModelError(f"{file}: {name}: the column {column.name} is missing", hint=hint)
+    return query
+
+
+def _query(name: str, sql: Any, file: str) -> exp.Query:
+    if not isinstance(sql, str):
+        raise ModelError(f"{file}: {name}: it must be a SELECT in quotes")
+    try:
+        query = lint.read(name, sql)
+    except UsageError as error:
+        raise ModelError(f"{file}: {error}") from error
+    if found := lint.findings(query, ordered=False):
+        raise ModelError(f"{file}: {name}: {found[0]}", hint="models are written in the figures' subset of SQL")
+    return query
+
+
+def columns(model: Model) -> dict[str, set[str]]:
+    """The insurer's tables that a model reads, each with the columns that its queries name.
+
+    Raises ModelError for a column that no alias places.
+    """
+    found: dict[str, set[str]] = {}
+    for name, query in {**model.inputs, **{f"changed.{t}": q for t, q in model.changed.items()}}.items():
+        for select in query.find_all(exp.Select):
+            own = name.removeprefix("changed.")
+            names = {t.alias_or_name: own if t.name == "changed" else t.sql("duckdb", comments=False)
+                     for t in select.find_all(exp.Table) if t.parent_select is select}  # fmt: skip
+            names = {alias: text.split(" AS ")[0] for alias, text in names.items()}
+            for column in select.find_all(exp.Column):
+                if column.parent_select is not select:
+                    continue
+                if column.table not in names:
+                    raise ModelError(f"{model.file}: {name}: write {column.name} with its table's alias")
+                found.setdefault(names[column.table], set()).add(column.name)
+    return found
