@@ -163,9 +163,13 @@ def test_status_without_the_server_tells_what_the_lake_knows(captured: Any, shel
 
 
 def test_a_dropped_slot_is_a_finding_of_status_and_stops_run(captured: Any, shell: Shell) -> None:
-    captured.execute(
-        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()"
-    )
+    drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()"
+    free = "SELECT bool_and(NOT active) FROM pg_replication_slots WHERE database = current_database()"
+    deadline = time.monotonic() + 20
+    while captured.execute(free) != [(True,)]:  # the server lets go of it a moment after the run
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    captured.execute(drop)
     assert shell("status") == 1
     assert shell("run", "--once") == 2
     assert "missing" in shell.err
