@@ -6,16 +6,19 @@ to PostgreSQL: Debezium holds the slot, and Kafka keeps what is not appended yet
 `flush_every` seconds (every second while a copy waits for the stream), and flushed at once.
 """
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from claimhouse.change import Decoded
 from claimhouse.distributed import feed
@@ -25,14 +28,12 @@ from claimhouse.errors import SourceGone, Unsupported
 from claimhouse.lake import flushes
 from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import Lake
-from claimhouse.lake.owner import Owner, claim
+from claimhouse.lake.owner import Owner
 from claimhouse.lake.registry import Registry, TableState
-from claimhouse.lake.tail import CutMark, Tail, cut_numbers, read_mark
-from claimhouse.pipeline.capture import _Run  # the loop is shared; see the module's text
-from claimhouse.pipeline.copying import Copier
-from claimhouse.pipeline.flushing import Flusher
+from claimhouse.lake.tail import CutMark
+from claimhouse.pipeline.capture import CaptureLoop
 from claimhouse.pipeline.options import CaptureOptions, Summary
-from claimhouse.postgres import publication
+from claimhouse.postgres import ddl_trigger, publication
 from claimhouse.postgres.server import Capabilities, connect
 from claimhouse.table import Column, Table
 
@@ -51,7 +52,7 @@ class Window:
     wal_end: int = 0
 
 
-class Mover(_Run):
+class Mover(CaptureLoop):
     """One source's mover. `named(record, registry)` is called once a cut names a new flush record."""
 
     def __init__(
@@ -75,13 +76,10 @@ class Mover(_Run):
     def open(self) -> Owner:
         """Claim the source, make publication and slot; what the connector and the streaming query need to start."""
         self.admin = connect(self.options.dsn)
-        self._prepare()
-        self.owner = claim(self.lake, self.options.source)
-        self.tail = Tail(self.lake, self.options.source, self.owner)
-        if self.tail.last() != self.mark:
-            raise SourceGone("an earlier owner made a cut while it was replaced")
+        self.prepare()
+        owner = self.claim()
         self.events = TailEvents(self.lake, self.options.source, self.xids)
-        return self.owner
+        return owner
 
     def run(self) -> None:
         """Move until stopped; `open` comes first. Raises ClaimhouseError."""
@@ -89,16 +87,13 @@ class Mover(_Run):
             stack.callback(self.admin.close)
             self.stream = self.decoder = self  # read, feed, idle_position, confirm
             # A cut that brings rows is flushed at once: any byte is due.
-            self.flusher = Flusher(
-                self.lake, self.options.source, self.owner, self.tail, self.record, interval=IDLE_FLUSH, bytes_due=1
-            )
-            self.copier = Copier(lambda: connect(self.options.dsn), lambda text: self.emit("wait", {"text": text}))
-            stack.callback(self.flusher.stop)
-            stack.callback(self.copier.stop)
-            self.copier.start()
-            self.flusher.start()
-            self._loop()
-            self._finish()
+            self.work(stack, interval=IDLE_FLUSH, bytes_due=1)
+
+    @property
+    def flushed(self) -> FlushRecord | None:
+        """The flush record that the newest cut named when the source was claimed."""
+        mark = self.found
+        return flushes.load(self.lake, self.options.source, mark.flush) if mark and mark.flush else None
 
     def _insist_continuous(self, capabilities: Capabilities, mark: CutMark) -> None:
         """Debezium confirms what Kafka holds, so the slot may be ahead of the lake: Kafka and the tail bridge that."""
@@ -110,7 +105,7 @@ class Mover(_Run):
         """Debezium reads one publication: tables of the other one, which have no usable identity, cannot come by it."""
         super()._admitted(fresh)
         for state in [s for s in fresh if s.table.identity == "none"]:
-            self.shapes.errored(state.folder, self.position, APPEND_ONLY)
+            self.shapes.errored(state.folder, self.begin, APPEND_ONLY)
             self._refused(state.label, APPEND_ONLY)
 
     # --- what stands for stream and decoder
@@ -119,7 +114,7 @@ class Mover(_Run):
         """The next window, when one is due; else nothing after at most 0.2 s."""
         every = AWAITED_EVERY if self._awaited() else self.every
         if time.monotonic() - self.moved_at >= every and self.pending.since is None:
-            found = self.events.after(max(self.position, self.read_to))
+            found = self.events.after(max(self.cutter.position, self.read_to))
             if found is not None and found.transactions.num_rows:
                 self.read_to = int(found.transactions.column("end_lsn")[-1].as_py())
                 return Window(found)
@@ -129,13 +124,20 @@ class Mover(_Run):
         return Window()
 
     def feed(self, raw: Window) -> list[Decoded]:
-        if raw.events is None:
-            return []
+        """The window's changes; where the DDL trigger spoke in it, what came before counts under the former shape."""
+        decoded: list[Decoded] = []
+        for events, message in _spoken(raw.events):
+            if message is not None:
+                self._message(*message)
+            if events.transactions.num_rows:
+                decoded.append(self._decode(events))
+        return decoded
+
+    def _decode(self, events: feed.Events) -> Decoded:
         try:
-            decoded = feed.decode(raw.events, self._resolve, self._wire, self.placeholder)
+            return feed.decode(events, self._resolve, self._wire, self.placeholder)
         except Unsupported as error:
             raise SourceGone(f"a value could not be kept: {error}") from error
-        return [decoded]
 
     def idle_position(self, raw: Window) -> int:
         return 0
@@ -145,11 +147,12 @@ class Mover(_Run):
 
     def _cut(self) -> None:
         super()._cut()
-        assert self.mark is not None
-        known = (self.mark.flush, self.mark.registry)
-        if self.mark.flush and known != self.known:
+        mark = self.cutter.mark
+        assert mark is not None
+        known = (mark.flush, mark.registry)
+        if mark.flush and known != self.known:
             self.known = known
-            self.named(flushes.load(self.lake, self.options.source, self.mark.flush), self.saved)
+            self.named(flushes.load(self.lake, self.options.source, mark.flush), self.cutter.saved)
 
     def _beat(self, now: float) -> None:
         """As the embedded runtime's, no more often than the streaming query cuts."""
@@ -158,7 +161,7 @@ class Mover(_Run):
 
     def _look(self, now: float) -> None:
         """As the embedded runtime's, less often: each look makes the source write a heartbeat and waits for it."""
-        if not self.surveyed_once or now - self.looked_at >= LOOK_EVERY:
+        if self.looked_at is None or now - self.looked_at >= LOOK_EVERY:
             super()._look(now)
 
     # --- shapes
@@ -176,7 +179,7 @@ class Mover(_Run):
         described = self._describe(state.oid)
         if described is None or names != self._carried(described, names):
             described = _as_sent(described or state.table, state.table, names)
-        self.shapes._take(state, described, lsn, exact=False)
+        self.shapes.take(state, described, lsn, exact=False)
         return state.table
 
     def _state(self, schema: str, name: str) -> TableState | None:
@@ -194,6 +197,32 @@ class Mover(_Run):
         if column.type_oid not in self._wires:
             self._wires[column.type_oid] = wire_type(self.admin, column.type_oid)
         return self._wires[column.type_oid]
+
+
+def _spoken(events: feed.Events | None) -> Iterator[tuple[feed.Events, tuple[str, bytes, int, int] | None]]:
+    """A window cut before each transaction in which the DDL trigger spoke, with the message that comes first."""
+    if events is None:
+        return
+    rows = events.rows
+    ours = pc.starts_with(pc.fill_null(rows.column("note"), ""), ddl_trigger.PREFIX + " ")
+    told = pc.and_(pc.equal(rows.column("op"), "m"), ours)
+    begin, message = 0, None
+    for row in rows.filter(told).to_pylist():
+        lsn = row["end_lsn"]
+        yield _between(events, begin, lsn), message
+        content = bytes.fromhex(row["note"].partition(" ")[2])
+        begin, message = lsn, (ddl_trigger.PREFIX, content, lsn, row["xid"])
+    yield _between(events, begin, 1 << 62), message
+
+
+def _between(events: feed.Events, begin: int, end: int) -> feed.Events:
+    """Transactions with begin <= end LSN < end."""
+
+    def part(table: pa.Table) -> pa.Table:
+        lsn = table.column("end_lsn")
+        return table.filter(pc.and_(pc.greater_equal(lsn, begin), pc.less(lsn, end)))
+
+    return feed.Events(part(events.rows), part(events.transactions))
 
 
 def _as_sent(described: Table, last: Table, names: frozenset[str]) -> Table:
@@ -233,12 +262,3 @@ def wire_type(conn: psycopg.Connection[Any], oid: int) -> int:
     if kind == "e" or name in KNOWN_BY_NAME:
         return TEXT
     return int(last) if last in KNOWN else HEX
-
-
-def position(lake: Lake, source: str) -> tuple[CutMark | None, FlushRecord | None]:
-    """The newest cut of the lake, and the flush record that it names."""
-    numbers = cut_numbers(lake, source)
-    if not numbers:
-        return None, None
-    mark = read_mark(lake, source, numbers[-1])
-    return mark, flushes.load(lake, source, mark.flush) if mark.flush else None

@@ -13,8 +13,9 @@ import psycopg
 
 from claimhouse.change import lsn_text
 from claimhouse.errors import NotReady, SourceLost, UsageError
-from claimhouse.lake.registry import Copy, Registry, TableState
+from claimhouse.lake.registry import Registry, TableState
 from claimhouse.lake.tail import CutMark
+from claimhouse.pipeline.copies import begin_copy
 from claimhouse.pipeline.options import CaptureOptions
 from claimhouse.postgres import catalog, publication
 from claimhouse.postgres.server import Capabilities, current_lsn
@@ -151,12 +152,3 @@ class Admission:
             state.storage = storage[table.oid].to_json()
         begin_copy(state, self._registry.incarnation, position)
         return state
-
-
-def begin_copy(state: TableState, incarnation: int, position: int) -> Copy:
-    """Begins a copy of a table that counts for `position`; one that was under way is given up."""
-    state.copies = [c for c in state.copies if c.exact_from is not None]
-    state.copies_begun += 1
-    copy = Copy(state.copies_begun, incarnation, position)
-    state.copies.append(copy)
-    return copy

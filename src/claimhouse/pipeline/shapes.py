@@ -72,6 +72,10 @@ class Shapes:
             state.inexact.append((known, lsn))
         self.dirty = True
 
+    def changed(self) -> None:
+        """Something else in the registry changed: the next cut brings a new one."""
+        self.dirty = True
+
     def oids(self) -> list[int]:
         return list(self._by_oid)
 
@@ -87,7 +91,7 @@ class Shapes:
         described = self._describe(relation.oid)
         if described is None or not agrees(described, relation):
             described = _from_relation(relation, described, state.table)
-        self._take(state, described, lsn, exact=False)
+        self.take(state, described, lsn, exact=False)
         self._seen[state.oid] = lsn
         return state.table
 
@@ -95,7 +99,7 @@ class Shapes:
         """The DDL trigger tells the shape that holds from this position."""
         state = self._by_oid.get(described.oid)
         if state is not None and state.status not in ("errored", "gone"):
-            self._take(state, described, lsn, exact=True)
+            self.take(state, described, lsn, exact=True)
             self._seen[state.oid] = lsn
 
     def survey(self, marks: dict[int, Mark]) -> Survey:
@@ -132,7 +136,7 @@ class Shapes:
                 self._again.add(oid)  # the stream told of a newer shape meanwhile: look again
                 continue
             known = self.known_to(state)
-            copying = self._take(state, finding.table, lsn, exact=False)
+            copying = self.take(state, finding.table, lsn, exact=False)
             rewritten = finding.mark.rewritten_since(Mark.from_json(state.storage)) if state.storage else False
             state.storage = finding.mark.to_json()
             if rewritten and not copying and state.status != "errored":
@@ -151,7 +155,7 @@ class Shapes:
             state.status, state.error, state.errored_at = "errored", message, lsn
             self.dirty = True
 
-    def _take(self, state: TableState, described: Table, lsn: int, *, exact: bool) -> bool:
+    def take(self, state: TableState, described: Table, lsn: int, *, exact: bool) -> bool:
         """Appends the next version if there is one; whether the table is copied anew because of it."""
         try:
             shape = evolve(state.table, described, earlier=state.versions[:-1])
