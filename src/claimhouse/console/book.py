@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from claimhouse.query.guard import quote
+from claimhouse.query.names import TableName
 from claimhouse.query.session import Session
 
 SCHEMA = "public"
@@ -37,21 +38,23 @@ class Book:
 
 
 def find_book(session: Session) -> Book | None:
-    """The first source of a session that holds a whole claims book, None where none does."""
-    visible: dict[str, set[str]] = {}
-    for table in session.tables():
+    """The first source of a session that holds a whole claims book, None where none does.
+
+    Raises NotExact, QueryError where there is one whose claims cannot be read at the session's moment.
+    """
+    known: dict[str, dict[str, TableName]] = {}
+    for table in session.names.tables:
         if table.schema == SCHEMA:
-            visible.setdefault(table.source, set()).add(table.name)
-    for source, names in sorted(visible.items()):
-        if set(TABLES) <= names and _tells(session, source):
+            known.setdefault(table.source, {})[table.name] = table
+    for source, tables in sorted(known.items()):
+        if set(TABLES) <= set(tables) and all(columns <= _columns(session, tables[t]) for t, columns in _TELLING.items()):
+            for name in TABLES:
+                if hidden := session.hidden(tables[name]):
+                    raise hidden
             return Book(source)
     return None
 
 
-def _tells(session: Session, source: str) -> bool:
-    for table in session.tables():
-        if (table.source, table.schema) == (source, SCHEMA) and not _TELLING.get(table.name, set()) <= set(
-            session.columns(table)
-        ):
-            return False
-    return True
+def _columns(session: Session, table: TableName) -> set[str]:
+    """A table's columns by the source's names, at the session's moment or the first one known."""
+    return set(session.columns(table))

@@ -38,9 +38,10 @@ SELECT y.kind, y.subject, y.status, y.due_on, y.created_at, y.done_at, a.name AS
 FROM {activity} y LEFT JOIN {adjuster} a ON a.adjuster_id = y.assigned_to
 WHERE y.claim_id = {id} ORDER BY y.status <> 'open', coalesce(y.done_at, y.due_on) DESC, y.activity_id DESC LIMIT 200""",
     "parties": """
-SELECT x.role, p.name, p.kind, p.phone, p.email, x.added_at
+SELECT string_agg(x.role, ', ' ORDER BY x.role <> 'insured', x.role) AS roles, p.name, p.kind, p.phone, p.email,
+  min(x.added_at) AS added_at, bool_or(x.role = 'insured') AS insured
 FROM {claim_party} x JOIN {party} p ON p.party_id = x.party_id WHERE x.claim_id = {id}
-ORDER BY x.role <> 'insured', x.role, p.name LIMIT 200""",
+GROUP BY p.party_id, p.name, p.kind, p.phone, p.email ORDER BY insured DESC, roles, p.name LIMIT 200""",
     "exposures": """
 SELECT e.exposure_id, e.kind, e.status, p.name AS claimant, v.kind AS coverage, v.limit_amount, v.deductible,
   v.currency, e.opened_at, e.closed_at,
@@ -156,7 +157,12 @@ def _chart(moves: list[Row]) -> list[list[float]]:
     for move in moves:
         when = move["moved_at"].timestamp()
         points[when] = (float(move["outstanding"]), float(move["paid"]), float(move["incurred"]))
-    columns = list(zip(*points.values(), strict=True)) if points else [(), (), ()]
+    if not points:
+        return []
+    first, last = min(points), max(points)
+    margin = max(86_400.0, (last - first) * 0.03)  # so that one move is a step, not a dot at the edge
+    points = {first - margin: (0.0, 0.0, 0.0), **points, last + margin: points[last]}
+    columns = list(zip(*points.values(), strict=True))
     return [list(points), *map(list, columns)]
 
 

@@ -35,9 +35,9 @@ moved AS (
   UNION ALL SELECT CAST(paid_at AS DATE), 0, 0, amount, 0 FROM {payment}
   UNION ALL SELECT CAST(booked_at AS DATE), 0, 0, 0, amount FROM {reserve_txn}
 )
-SELECT day, CAST(sum(opened) AS BIGINT) AS opened, CAST(sum(closed) AS BIGINT) AS closed,
+SELECT moved.day, CAST(sum(opened) AS BIGINT) AS opened, CAST(sum(closed) AS BIGINT) AS closed,
   CAST(sum(paid) AS DOUBLE) AS paid, CAST(sum(reserved) AS DOUBLE) AS reserved
-FROM moved, newest n WHERE moved.day > n.day - 8 AND moved.day <= n.day GROUP BY moved.day ORDER BY moved.day"""
+FROM moved CROSS JOIN newest n WHERE moved.day > n.day - 8 AND moved.day <= n.day GROUP BY moved.day ORDER BY moved.day"""
 
 
 def watch_claims(snapshot: LakeSnapshot, cuts: list[Cut]) -> list[tuple[str, dict[str, Any]]]:
