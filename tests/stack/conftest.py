@@ -1,7 +1,7 @@
 """The full stack for its tests: every engine real, one set for the whole session, started by the native launcher.
 
-Small and patient: the machine has two cores. `CLAIMHOUSE_TEST_STACK` names a folder in which the stack is kept, and kept
-running, between runs; without it a temporary one is used and everything is stopped at the end.
+Small and patient: the machine has two cores. `CLAIMHOUSE_TEST_STACK` names a folder in which the stack is kept, and
+kept running, between runs; without it a temporary one is used and everything is stopped at the end.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ shape are made into columns together: the values are looked up in the maps by Ar
 (`values`) and cast by the one cast per type.
 """
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence

@@ -74,7 +74,7 @@ class Job:
         self.streaming = Streaming(self.lake, topology.source, owner.check, self._appended)
         self.mover.events.floor = self.streaming.floor
         cluster = cluster_id(self.spark, topology.at["kafka"])
-        self.streaming.prepare(self.mover.position, cluster)
+        self.streaming.prepare(self.mover.begin, cluster)
         checkpoint = self.folder / "data" / "spark" / f"{topology.source}-{self.lake.lake_id[:8]}-{cluster}"
         query = self.streaming.start(
             self.spark, topology.at["kafka"], topology.prefix, str(checkpoint), topology.cut_every
@@ -92,8 +92,8 @@ class Job:
         ]
         for thread in threads:
             thread.start()
-        if self.mover.record is not None:  # Glue may have forgotten what the lake knows
-            self._flushed(self.mover.record, self.mover.registry)
+        if (record := self.mover.flushed) is not None:  # Glue may have forgotten what the lake knows
+            self._flushed(record, self.mover.registry)
         self._write()
         while not self.stop.wait(0.5):
             if query.exception() is not None or not query.isActive:

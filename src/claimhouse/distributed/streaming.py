@@ -11,6 +11,7 @@ of Kafka, not a row. The table has one writer, numbered batches in the Delta app
 looked at after each append.
 """
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import json

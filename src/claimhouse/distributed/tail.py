@@ -4,6 +4,7 @@ The table has one writer, the streaming query; here it is read by delta-rs, with
 after a position asks for them a window at a time, so memory stays bounded.
 """
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -7,6 +7,7 @@ back. Ordinary types go through Arrow's string functions; the rare ones through 
 What Debezium does not keep, no way back restores (LOST): it is documented, and a table that has such a column says so.
 """
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import base64
