@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from decimal import Decimal
 from typing import Any
 
@@ -145,6 +144,31 @@ def test_the_embedded_reader_reads_the_same_lake(stack: Stack, source: psycopg.C
     until(same, within=120)
 
 
+def test_spark_reads_the_flushed_rows_by_temporary_views(stack: Stack, source: psycopg.Connection[Any]) -> None:
+    from claimhouse.distributed.job import spark_session
+    from claimhouse.distributed.topology import s3_options
+    from claimhouse.spark import register
+
+    spark = spark_session(stack.topology, stack.secrets, stack.folder / "notebook")
+    try:
+
+        def same() -> bool:
+            made = register(spark, stack.topology.lake, storage_options=s3_options(stack.topology, stack.secrets))
+            assert {"claim", "line", "log"} <= set(made)
+            lines = spark.sql("SELECT claim, no, CAST(amount AS string) FROM line ORDER BY 1, 2").collect()
+            assert [tuple(r) for r in lines] == in_source(source, "line", "claim, no, amount")
+            notes = spark.sql("SELECT id, note FROM claim ORDER BY 1").collect()
+            assert [tuple(r) for r in notes] == in_source(source, "claim", "id, note", "1")
+            assert [tuple(r) for r in spark.sql("SELECT a, b FROM log ORDER BY 1, 2").collect()] == in_source(
+                source, "log", "a, b"
+            )
+            return True
+
+        until(same, within=240, every=2)
+    finally:
+        spark.stop()
+
+
 def test_every_hop_reports_well(stack: Stack) -> None:
     def well() -> bool:
         ill = [h for h in hops(stack.topology, stack.folder / "run" / "job.json") if not h.ok]
@@ -159,4 +183,3 @@ def test_no_secret_stands_in_logs_or_in_connects_answers(stack: Stack) -> None:
     texts = [p.read_text(errors="replace") for p in (stack.folder / "logs").iterdir()]
     texts.append(str(stack.connect._ask("GET", f"/connectors/{stack.topology.prefix}")))
     assert not [s for s in planted for text in texts if s in text]
-    assert time.time() > 0
