@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from claimhouse.change import TRANSACTIONS, log_schema
-from claimhouse.errors import LakeError, StorageGone
+from claimhouse.errors import LakeError
 from claimhouse.failpoint import hit
 from claimhouse.lake import delta, flushes
 from claimhouse.lake.flushes import FlushRecord, TableRecord
@@ -55,8 +55,8 @@ def flush(
     folders = sorted({folder for cut in cuts for folder in cut.mark.tables})
     with ThreadPoolExecutor(WRITERS) as pool:
         states = [registry.tables[folder] for folder in folders]
-        versions = list(pool.map(lambda state: _flush_table(lake, source, owner, state, cuts, mark.cut), states))
-    transactions = _flush_transactions(lake, source, owner, cuts, mark.cut)
+        versions = list(pool.map(lambda state: _flush_table(tail, state, cuts, mark.cut), states))
+    transactions = _flush_transactions(tail, cuts, mark.cut)
     if transactions is None and previous:
         transactions = previous.transactions
     owner.check()
@@ -85,7 +85,7 @@ def _open(tail: Tail, first: int, last: int) -> list[Cut]:
         raise LakeError(f"{missing.args[0]} is missing before it was flushed", hint="restore it from a copy") from None
 
 
-def _flush_table(lake: Lake, source: str, owner: Owner, state: TableState, cuts: Sequence[Cut], upto: int) -> int:
+def _flush_table(tail: Tail, state: TableState, cuts: Sequence[Cut], upto: int) -> int:
     """Append a table's rows of cuts beyond its recorded number; the version that then holds them all."""
     shapes = {s.schema for cut in cuts for s in cut.mark.all_sections() if s.table == state.folder}
     schema = _union([log_schema(t) for t in state.versions if t.version in shapes])
@@ -93,23 +93,23 @@ def _flush_table(lake: Lake, source: str, owner: Owner, state: TableState, cuts:
     def rows(cut: Cut) -> Iterator[pa.RecordBatch]:
         return (_widened(batch, schema) for _, batch in cut.batches(state.folder))
 
-    app = lake.app_id(source, state.folder)
+    app = tail.lake.app_id(tail.source, state.folder)
     groups = _groups([(cut, cut.mark.rows(state.folder)) for cut in cuts])
     hit("flush.before_table")
-    version = _append_once(lake, owner, changes_key(source, state.folder), schema, groups, rows, app, upto, STATS)
+    version = _append_once(tail, changes_key(tail.source, state.folder), schema, groups, rows, app, upto, STATS)
     hit("flush.after_table")
     assert version is not None
     return version
 
 
-def _flush_transactions(lake: Lake, source: str, owner: Owner, cuts: Sequence[Cut], upto: int) -> int | None:
+def _flush_transactions(tail: Tail, cuts: Sequence[Cut], upto: int) -> int | None:
     def rows(cut: Cut) -> Iterator[pa.RecordBatch]:
         return (_transaction_rows(batch, cut.mark) for batch in cut.transactions().to_batches())
 
-    app = lake.app_id(source, "transactions")
+    app = tail.lake.app_id(tail.source, "transactions")
     stats = ("source", "cut", "end_lsn", "committed_at", "xid")
     groups = _groups([(cut, cut.mark.transactions) for cut in cuts])
-    return _append_once(lake, owner, TRANSACTIONS_KEY, _TRANSACTION_ROWS, groups, rows, app, upto, stats)
+    return _append_once(tail, TRANSACTIONS_KEY, _TRANSACTION_ROWS, groups, rows, app, upto, stats)
 
 
 def _groups(cuts: Sequence[tuple[Cut, int]]) -> list[list[Cut]]:
@@ -128,8 +128,7 @@ def _groups(cuts: Sequence[tuple[Cut, int]]) -> list[list[Cut]]:
 
 
 def _append_once(
-    lake: Lake,
-    owner: Owner,
+    tail: Tail,
     key: str,
     schema: pa.Schema,
     groups: Sequence[Sequence[Cut]],
@@ -139,7 +138,8 @@ def _append_once(
     stats: Sequence[str],
 ) -> int | None:
     """Append what lies beyond the recorded number, group by group; the table's version, None if there is no table."""
-    table = delta.open_table(lake, key)
+    kept = key in tail.handles
+    table = tail.handles.pop(key, None) or delta.open_table(tail.lake, key)
     for group in groups:
         for attempt in range(_TRIES):
             after = delta.recorded(table, app)
@@ -150,14 +150,18 @@ def _append_once(
                 break
             last = upto if group is groups[-1] else group[-1].mark.cut
             try:
-                table = delta.append(lake, key, _data(schema, new, rows), app, last, stats=stats, table=table)
+                table = delta.append(tail.lake, key, _data(schema, new, rows), app, last, stats=stats, table=table)
                 break
-            except delta.CommitFailedError:
-                owner.check()
-                table = delta.open_table(lake, key)
-                if attempt == _TRIES - 1:
-                    raise StorageGone(f"{key} is written by another program", hint="stop it, then run again") from None
-    return table.version() if table else None
+            except (delta.DeltaError, OSError) as error:
+                tail.owner.check()
+                if attempt == _TRIES - 1 or not (kept or isinstance(error, delta.CommitFailedError)):
+                    raise delta.unwritten(key, error) from error
+                table, kept = delta.open_table(tail.lake, key), False
+    if table is None:
+        return None
+    if table.version() % delta.CHECKPOINT_EVERY:  # a kept handle slows down with its commits
+        tail.handles[key] = table
+    return table.version()
 
 
 def _data(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
+from duckdb import DuckDBPyConnection
 
 from claimhouse.errors import Fenced
 from claimhouse.failpoint import hit
@@ -58,47 +59,39 @@ def fold(
     Tables that are not visible at the record's position are left out. Raises LakeError, StorageGone.
     """
     tables = dict(record.tables)
-    for folder in folders:
-        state = registry.tables[folder]
-        copy = state.copy_at(record.end_lsn)
-        if copy is not None and record.table(folder).changes is not None:
-            tables[folder] = _fold_table(lake, source, state, copy, record, memory)
+    with tempfile.TemporaryDirectory(prefix="claimhouse-fold-") as spill, engine(lake, spill, memory=memory) as conn:
+        for folder in folders:
+            state = registry.tables[folder]
+            copy = state.copy_at(record.end_lsn)
+            if copy is not None and record.table(folder).changes is not None:
+                tables[folder] = _fold_table(conn, lake, source, state, copy, record)
     made = replace(record, flush=record.flush + 1, at=time.time_ns() // 1000, tables=tables)
     return flushes.put(lake, source, made)
 
 
 def _fold_table(
-    lake: Lake, source: str, state: TableState, copy: Copy, record: FlushRecord, memory: str
+    conn: DuckDBPyConnection, lake: Lake, source: str, state: TableState, copy: Copy, record: FlushRecord
 ) -> TableRecord:
     entry, shape = record.table(state.folder), state.shape_at(record.end_lsn)
-    key = current_key(source, state.folder)
-    schema = state_schema(shape)
-    with tempfile.TemporaryDirectory(prefix="claimhouse-fold-") as folder:
-        conn = engine(lake, folder, memory=memory)
-        try:
-            reader = conn.sql(_sql(lake, source, state, copy, record, shape)).to_arrow_reader(_BATCH)
-            counted = _Counted(reader, schema)
-            hit("fold.before_commit")
-            made = delta.overwrite(
-                lake,
-                key,
-                pa.RecordBatchReader.from_batches(schema, iter(counted)),
-                lake.app_id(source, f"current/{state.folder}"),
-                record.cut,
-                stats=(
-                    "_cut",
-                    "_end_lsn",
-                    "_missing",
-                    "_schema",
-                    *(c.physical for c in shape.key if shape.identity == "key"),
-                ),
-                table=delta.open_table(lake, key),
-            )
-            hit("fold.after_commit")
-        except delta.CommitFailedError:
-            raise Fenced(f"{key} was written by another owner", hint="another run writes this lake; stop it") from None
-        finally:
-            conn.close()
+    key, schema = current_key(source, state.folder), state_schema(shape)
+    keys = [c.physical for c in shape.key] if shape.identity == "key" else []
+    rows = _Counted(conn.sql(_sql(lake, source, state, copy, record, shape)).to_arrow_reader(_BATCH), schema)
+    hit("fold.before_commit")
+    try:
+        made = delta.overwrite(
+            lake,
+            key,
+            pa.RecordBatchReader.from_batches(schema, iter(rows)),
+            lake.app_id(source, f"current/{state.folder}"),
+            record.cut,
+            stats=("_cut", "_end_lsn", "_missing", "_schema", *keys),
+            table=delta.open_table(lake, key),
+        )
+    except delta.CommitFailedError:
+        raise Fenced(f"{key} was written by another owner", hint="another run writes this lake; stop it") from None
+    except (delta.DeltaError, OSError) as error:
+        raise delta.unwritten(key, error) from error
+    hit("fold.after_commit")
     return replace(
         entry,
         current=made.version(),
@@ -107,7 +100,7 @@ def _fold_table(
         current_incarnation=record.incarnation,
         current_copy=copy.number,
         current_schema=shape.version,
-        current_rows=counted.rows,
+        current_rows=rows.rows,
         current_seen=entry.rows,
     )
 

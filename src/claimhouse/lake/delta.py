@@ -2,8 +2,8 @@
 
 delta-rs fsyncs nothing, records an app transaction's number without refusing a repeat, and reads a commit of zero
 bytes as if it held nothing. So: every commit is made durable here before anybody names its version, callers ask
-`recorded` first, and a table is looked at before it is believed. Handles are opened anew for each use: kept ones slow
-down with every commit.
+`recorded` first, and a table is looked at before it is believed. Handles are opened anew after a few commits: kept
+ones slow down with each.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from deltalake import (
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from claimhouse.errors import LakeError
+from claimhouse.errors import LakeError, StorageGone
 from claimhouse.lake.lake import Lake
 
 __all__ = [
     "CommitFailedError",
     "DataFile",
+    "DeltaError",
     "append",
     "checkpoint",
     "compact",
@@ -40,6 +41,7 @@ __all__ = [
     "open_table",
     "overwrite",
     "recorded",
+    "unwritten",
     "vacuum",
 ]
 
@@ -87,6 +89,13 @@ def open_table(lake: Lake, key: str, version: int | None = None) -> DeltaTable |
     if empty:
         raise LakeError(f"{last} has zero bytes: the newest commit is lost", hint=_RESTORE)
     return table
+
+
+def unwritten(key: str, error: Exception) -> StorageGone:
+    """What a write that failed is to the caller: nothing of it counts, and trying again is right."""
+    text = "no space is left" if "No space left" in str(error) else f"it answers {_reason(error)}"
+    hint = "free some space, or stop the other program that writes this table; then run again"
+    return StorageGone(f"{key} could not be written: {text}", hint=hint)
 
 
 def recorded(table: DeltaTable | None, app: str) -> int:

@@ -65,9 +65,12 @@ def current_key(source: str, folder: str) -> str:
     return f"current/{source}/{folder}"
 
 
+_TAKEN = ("memory", "system", "temp")  # what DuckDB calls catalogs of its own
+
+
 def check_source(source: str) -> str:
     """A source's name is used as a folder's: small letters, digits and underscores. Raises UsageError."""
-    if not source or encode_name(source) != source:
+    if not source or encode_name(source) != source or source in _TAKEN:
         raise UsageError(f"a source cannot be called {source!r}", hint="use a-z, 0-9 and _, starting with a letter")
     return source
 

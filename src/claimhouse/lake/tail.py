@@ -16,7 +16,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ from claimhouse.failpoint import hit
 from claimhouse.lake.lake import FORMAT, Lake, tail_folder
 from claimhouse.lake.owner import Owner
 from claimhouse.lake.storage import Exists
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 MAGIC = b"CHCUT01\n"
 _CLOSE = struct.Struct("<II8s")  # footer length, CRC-32, magic
@@ -156,6 +159,7 @@ class Tail:
         self._last: CutMark | None = None
         self._next_part = 1
         self._pending: frozenset[str] = frozenset()
+        self.handles: dict[str, DeltaTable] = {}  # of the logs that the flush wrote last
 
     def last(self) -> CutMark | None:
         """The newest cut's mark, None in a new lake. Raises LakeError when it is damaged."""
