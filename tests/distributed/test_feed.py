@@ -137,3 +137,12 @@ def test_transactions_that_changed_rows_are_counted_per_table() -> None:
     assert decoded.transactions.column("xid").to_pylist() == [7, 9]
     assert decoded.transactions.column("counts").to_pylist() == [[("public/t", 1)], [("public/t", 1)]]
     assert decoded.end_lsn == 300
+
+
+def test_a_value_that_cannot_be_kept_stops_its_table_alone() -> None:
+    given = events({"op": "c", "after": image(id="no number")})
+    decoded = decode(given, lambda *_: KEYED, lambda c: c.type_oid, STAND_IN)
+    assert decoded.changes == []
+    ((table, lsn, message),) = decoded.errors
+    assert (table.label, lsn) == ("public.t", 100)
+    assert "no number" not in message

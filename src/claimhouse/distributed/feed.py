@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from claimhouse.change import EXACT, TRANSACTIONS, Changes, Decoded, old_name, section_schema
 from claimhouse.distributed.values import source_text
+from claimhouse.errors import Unsupported
 from claimhouse.postgres.types import cast
 from claimhouse.table import Column, Table
 
@@ -35,9 +36,10 @@ class Events:
 def decode(events: Events, resolve: Resolve, wire: Wire, placeholder: str) -> Decoded:
     """Whole transactions as changes. `resolve(schema, name, columns, lsn)` gives the shape that such rows have.
 
-    Raises Unsupported for a value that cannot be kept.
+    A value that cannot be kept makes an error of its table.
     """
     changes: list[Changes] = []
+    errors: list[tuple[Table, int, str]] = []
     counts: dict[int, dict[str, int]] = {}
     at = events.transactions.column("at").to_numpy() if events.transactions.num_rows else np.empty(0, np.int64)
     rows = events.rows.combine_chunks()
@@ -45,13 +47,17 @@ def decode(events: Events, resolve: Resolve, wire: Wire, placeholder: str) -> De
         table = resolve(schema, name, names, int(some.column("end_lsn")[0].as_py()))
         if table is None:
             continue
-        made = _changes(some, table, wire, placeholder)
-        changes.append(made)
+        try:
+            changes.append(_changes(some, table, wire, placeholder))
+        except Unsupported as error:  # this table stops here, the others go on
+            errors.append((table, int(some.column("end_lsn")[0].as_py()), str(error)))
+            continue
         for lsn, number in zip(*np.unique(some.column("end_lsn").to_numpy(), return_counts=True), strict=True):
             per = counts.setdefault(int(lsn), {})
             per[table.folder] = per.get(table.folder, 0) + int(number)
     return Decoded(
         changes=_ordered(changes),
+        errors=errors,
         transactions=_transactions(events.transactions, counts),
         end_lsn=int(events.transactions.column("end_lsn")[-1].as_py()) if len(at) else 0,
         max_committed_at=int(at.max()) if len(at) else 0,

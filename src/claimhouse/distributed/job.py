@@ -28,6 +28,7 @@ from claimhouse.distributed.streaming import Progress, Streaming, cluster_id
 from claimhouse.distributed.topology import Secrets, Topology, s3_options
 from claimhouse.distributed.trino import Trino, TrinoError
 from claimhouse.errors import ClaimhouseError
+from claimhouse.lake import registry
 from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import create
 from claimhouse.lake.registry import Registry
@@ -93,7 +94,7 @@ class Job:
         for thread in threads:
             thread.start()
         if (record := self.mover.flushed) is not None:  # Glue may have forgotten what the lake knows
-            self._flushed(record, self.mover.registry)
+            self._flushed(record, registry.load(self.lake, topology.source, record.registry))
         self._write()
         while not self.stop.wait(0.5):
             if query.exception() is not None or not query.isActive:

@@ -24,8 +24,7 @@ from claimhouse.change import Decoded
 from claimhouse.distributed import feed
 from claimhouse.distributed.tail import TailEvents
 from claimhouse.distributed.values import HEX, KNOWN, KNOWN_BY_NAME, TEXT
-from claimhouse.errors import SourceGone, Unsupported
-from claimhouse.lake import flushes
+from claimhouse.lake import flushes, registry
 from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.owner import Owner
@@ -68,7 +67,7 @@ class Mover(CaptureLoop):
     ) -> None:
         super().__init__(options, Summary(options.source), lake, emit, stop)
         self.placeholder, self.every, self.named = placeholder, every, named
-        self.known = (0, "")
+        self.known_flush, self.known_registry = 0, ""
         self.moved_at = 0.0
         self.read_to = 0
         self._wires: dict[int, int] = {}
@@ -130,14 +129,8 @@ class Mover(CaptureLoop):
             if message is not None:
                 self._message(*message)
             if events.transactions.num_rows:
-                decoded.append(self._decode(events))
+                decoded.append(feed.decode(events, self._resolve, self._wire, self.placeholder))
         return decoded
-
-    def _decode(self, events: feed.Events) -> Decoded:
-        try:
-            return feed.decode(events, self._resolve, self._wire, self.placeholder)
-        except Unsupported as error:
-            raise SourceGone(f"a value could not be kept: {error}") from error
 
     def idle_position(self, raw: Window) -> int:
         return 0
@@ -149,10 +142,13 @@ class Mover(CaptureLoop):
         super()._cut()
         mark = self.cutter.mark
         assert mark is not None
-        known = (mark.flush, mark.registry)
-        if mark.flush and known != self.known:
-            self.known = known
-            self.named(flushes.load(self.lake, self.options.source, mark.flush), self.cutter.saved)
+        if mark.registry != self.known_registry:  # views follow the registry of a flush: flush it
+            self.known_registry = mark.registry
+            self.flusher.cut_made(mark, self.cutter.saved, 1)
+        if mark.flush and mark.flush != self.known_flush:
+            self.known_flush = mark.flush
+            record = flushes.load(self.lake, self.options.source, mark.flush)
+            self.named(record, registry.load(self.lake, self.options.source, record.registry))
 
     def _beat(self, now: float) -> None:
         """As the embedded runtime's, no more often than the streaming query cuts."""

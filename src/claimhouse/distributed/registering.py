@@ -35,6 +35,7 @@ def register(folder: Path) -> int:
     if not mark.flush:
         return 0
     record = flushes.load(lake, topology.source, mark.flush)
+    known = registry.load(lake, topology.source, record.registry)
     with connect(source_dsn(folder)) as conn:
         trino = Trino(topology.url("trino"), catalog=topology.catalog)
         catalog = Catalog(

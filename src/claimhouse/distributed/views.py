@@ -234,7 +234,11 @@ class _Writer:
             value = f"CASE WHEN {self._lacks(column)} THEN NULL ELSE {value} END"
         if self._later(column):
             return f"CAST(NULL AS {trino_type(column.kind)})"
-        return typed_sql(value, column.kind, self.behind.wire(column))
+        typed = typed_sql(value, column.kind, self.behind.wire(column))
+        if column.missing is None or column.since <= 1:
+            return typed
+        absent = f"op <> 'd' AND NOT contains(map_keys({maps}), {_l(column.name)})"  # written before the column was
+        return f"CASE WHEN {absent} THEN {default_sql(column.missing, column.kind)} ELSE {typed} END"
 
     def _old(self, column: Column) -> str:
         was = f"coalesce(element_at(before, {_l(column.name)}), element_at(old, {_l(column.name)}))"
