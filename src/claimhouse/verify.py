@@ -6,6 +6,7 @@ commits become visible is not the order of their records). Keys that the lake ha
 for by name. The lake's values are rendered back to PostgreSQL's text by another way than they came in.
 """
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import time
@@ -28,7 +29,7 @@ from claimhouse.lake.snapshot import LakeSnapshot, schema_of, take
 from claimhouse.lake.state import may_be_exact, seen, state_columns, state_sql
 from claimhouse.postgres import catalog
 from claimhouse.postgres.server import Capabilities, connect, current_lsn
-from claimhouse.postgres.snapshot import copy_out, parse_csv, storage
+from claimhouse.postgres.snapshot import cast_to, copy_out, parse_csv, storage
 from claimhouse.postgres.types import cast, render, same_text
 from claimhouse.table import Column, Table
 
@@ -461,7 +462,7 @@ def _keyed(table: Table, keys: list[tuple[str, ...]]) -> sql.Composable:
 
 def _literals(columns: Sequence[Column], values: Sequence[str]) -> sql.Composable:
     return sql.SQL(", ").join(
-        sql.SQL("{}::{}").format(sql.Literal(v), sql.SQL(c.type)) for v, c in zip(values, columns, strict=True)
+        sql.SQL("{}::{}").format(sql.Literal(v), sql.SQL(cast_to(c))) for v, c in zip(values, columns, strict=True)
     )
 
 

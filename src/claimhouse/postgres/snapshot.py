@@ -15,6 +15,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import LiteralString
+from typing import cast as cast_type
 
 import psycopg
 import pyarrow as pa
@@ -25,7 +27,7 @@ from claimhouse.change import Changes, section_schema
 from claimhouse.errors import SourceError, SourceGone
 from claimhouse.postgres.rows import exact_map
 from claimhouse.postgres.types import cast
-from claimhouse.table import Table
+from claimhouse.table import Column, Table
 
 CHUNK_SECONDS = 0.5  # what a chunk's transaction aims at; twice that is design.md's limit
 CHUNK_BYTES = 32 << 20
@@ -178,7 +180,7 @@ def read_keys(
     rows = sql.SQL(", ").join(
         sql.SQL("({})").format(
             sql.SQL(", ").join(
-                sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(column.type))
+                sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(cast_to(column)))
                 for value, column in zip(key, columns, strict=True)
             )
         )
@@ -192,6 +194,11 @@ def read_keys(
         data = b"".join(copy_out(conn, _select(table, storage(conn, table.oid).partitioned, where)))
     wait_flushed(conn)
     return read_rows(data, table, copy, position, first_seq)
+
+
+def cast_to(column: Column) -> LiteralString:
+    """A column's type as SQL, as PostgreSQL spelled it."""
+    return cast_type(LiteralString, column.type)
 
 
 def read_rows(data: bytes, table: Table, copy: int, position: int, first_seq: int) -> Changes:

@@ -19,6 +19,7 @@ from claimhouse.errors import LakeError, NotExact, QueryError
 from claimhouse.lake import deadletters
 from claimhouse.lake.deadletters import DeadLetter
 from claimhouse.lake.lake import Lake
+from claimhouse.lake.registry import OPEN_END
 from claimhouse.lake.relation import files_sql
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of, take
 from claimhouse.lake.tail import cut_numbers
@@ -142,7 +143,8 @@ class Session:
                 f"table {label} no longer exists in the source", hint="read it at a moment when it did: --at"
             )
         for begins, ends in state.inexact:
-            if begins <= position.lsn < ends:
+            # Now, while a copy repairs the table, the old state is shown, with a warning; a past moment must be exact.
+            if begins <= position.lsn < ends and not (ends == OPEN_END and self.at is None):
                 return NotExact(
                     f"table {label} is not known exactly at {position}", hint=f"it is exact again from {lsn_text(ends)}"
                 )
@@ -210,6 +212,8 @@ class Session:
         if state.status == "errored" and (state.errored_at or 0) <= position.lsn:
             since = f" since {lsn_text(state.errored_at)}" if state.errored_at else ""
             self.warnings.append(f"table {state.label} is errored{since}: {state.error or 'see claimhouse status'}")
+        if any(begins <= position.lsn < ends for begins, ends in state.inexact):
+            self.warnings.append(f"table {state.label} is not exact: it was rewritten, and is being copied anew")
         if table.source not in self._letters:
             self._letters[table.source] = deadletters.letters(self.lake, table.source)
         if open_ := [d for d in self._letters[table.source] if d.folder == state.folder and d.lsn <= position.lsn]:
