@@ -5,6 +5,7 @@ DURATION ?=
 RATE ?= 50
 MINUTES ?= 8
 ROUNDS ?=
+LOCK ?= --upgrade
 SEED ?=
 PYTEST ?=
 VENV := .venv
@@ -47,10 +48,10 @@ docs: $(VENV)/.dev ## write docs/reference from the code
 	@$(BIN)/python docs/reference/generate.py
 
 lock: $(VENV)/.dev ## pin all requirements anew
-	@$(BIN)/python -m pip --quiet install uv && for set in run dev; do \
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	--no-emit-index-url --extra demo --group build $$([ $$set = dev ] && echo --group dev) \
-	--upgrade pyproject.toml -o requirements/$$set.txt || exit 1; done
+	@$(BIN)/python -m pip --quiet install uv && for set in run "dev --group dev" "stack --group dev --extra stack"; do \
+	set -- $$set; name=$$1; shift; $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header --no-emit-index-url --extra demo --group build "$$@" $(LOCK) pyproject.toml \
+	-o requirements/$$name.txt || exit 1; done
 
 clean: ## remove what make made, but not the caches of pip
 	rm -rf $(VENV) .demo build .pytest_cache .ruff_cache .hypothesis
