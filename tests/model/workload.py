@@ -71,6 +71,7 @@ class Application:
     tables: list[ModelTable] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     commits: int = 0
+    added: int = 0
 
     def start(self) -> None:
         self.reader = psycopg.connect(self.dsn, autocommit=True, prepare_threshold=None)
@@ -119,34 +120,61 @@ class Application:
                 self.ddl.execute(sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(table.sql))
         self.tables.append(table)
 
-    def add_column(self) -> None:
+    def alter(self) -> None:
+        """A DDL: most often a new column, sometimes one that goes, gets another name or another type."""
         table = self.random.choice(self.tables)
+        plain = [(c, t) for c, t in table.columns if c not in (*table.key, "big", "id", "part")]
+        act = self.random.choices(["add", "drop", "rename", "retype"], [6, 2, 2, 1])[0]
+        if act == "add" or not plain or table.identity != "key":
+            self._add_column(table)
+            return
+        column, kind = self.random.choice(plain)
+        name = sql.Identifier(column)
+        columns = list(table.columns)
+        place = columns.index((column, kind))
+        if act == "drop":
+            change = sql.SQL("DROP COLUMN {}").format(name)
+            del columns[place]
+        elif act == "rename":
+            fresh = f"renamed{self.commits}"
+            change = sql.SQL("RENAME COLUMN {} TO {}").format(name, sql.Identifier(fresh))
+            columns[place] = (fresh, kind)
+        else:
+            change = sql.SQL("ALTER COLUMN {} TYPE text USING {}::text || '!'").format(name, name)
+            columns[place] = (column, "text")
+        if self._ddl(table, change):
+            table.columns = columns
+            self.keep()
+
+    def _add_column(self, table: ModelTable) -> None:
         if len(table.columns) > 12:
             return
-        name, kind = f"added{len(table.columns)}", self.random.choice(TYPES)
+        self.added += 1
+        name, kind = f"added{self.added}", self.random.choice(TYPES)
         default = sql.SQL("")
         if self.random.random() < 0.5:
             value = self._value(kind)
             if value is not None:
                 default = sql.SQL(" DEFAULT {}").format(sql.Literal(value))
+        change = sql.SQL("ADD COLUMN {} {}{}").format(sql.Identifier(name), sql.SQL(kind), default)
+        if self._ddl(table, change):
+            table.columns.append((name, kind))
+            self.keep()
+
+    def _ddl(self, table: ModelTable, change: sql.Composable) -> bool:
         try:
             self.ddl.execute("SET lock_timeout = '200ms'")
-            self.ddl.execute(
-                sql.SQL("ALTER TABLE {} ADD COLUMN {} {}{}").format(
-                    table.sql, sql.Identifier(name), sql.SQL(kind), default
-                )
-            )
+            self.ddl.execute(sql.SQL("ALTER TABLE {} {}").format(table.sql, change))
         except psycopg.errors.LockNotAvailable:
-            return
-        table.columns.append((name, kind))
-        self.keep()
+            return False
+        return True
 
     # --- transactions
 
     def step(self, *, ddl: float = 0.02) -> None:
         """One random act: most often work in some session, sometimes its commit, sometimes a DDL."""
         if self.random.random() < ddl:
-            self.add_column()
+            self.alter()
             return
         session = self.random.choice(self.sessions)
         if session.info.transaction_status != psycopg.pq.TransactionStatus.IDLE and self.random.random() < 0.5:
