@@ -53,7 +53,7 @@ def _topology() -> Topology:
     aws = os.environ.get("CLAIMHOUSE_S3", "own") == "aws"
     return Topology(
         database=DATABASE,
-        tables=["claims.*", "public.*"],
+        tables=["public.*"],
         lake=os.environ.get("LAKE", "s3://claimhouse/lake"),
         region=os.environ.get("AWS_REGION", "us-east-1"),
         at=dict(AT),
@@ -111,12 +111,8 @@ def job(stack: str, data: str) -> int:
         if conn.execute("SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
             conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
     load(dsn, scale=float(os.environ.get("BOOK_SCALE", "0.1")), labels_to=folder)
-    with connect(dsn) as conn:
-        query = "SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname IN ('claims', 'public')"
-        schemas = [row[0] for row in conn.execute(query).fetchall()]
-    ensure_role(
-        dsn, Topology.load(folder / "topology.json").role, Secrets.load(folder / "secrets.json").postgres, schemas
-    )
+    keys = Secrets.load(folder / "secrets.json")
+    ensure_role(dsn, Topology.load(folder / "topology.json").role, keys.postgres)
     sys.argv = ["job", str(folder)]
     return main()
 
