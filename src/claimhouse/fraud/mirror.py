@@ -1,0 +1,225 @@
+"""The insurer's tables that rules read, in memory, moved from cut to cut by the rows that each cut brought.
+
+It begins as what a session reads at one cut, and holds only the columns that the model names. A cut's rows then take
+the place of those with their keys, whole rows from the log: the lake is not asked again. What that cannot follow (a
+truncate, a new copy, another shape of a needed column, a table whose rows have no key, a cut that was dropped before it
+was read) is told by `Stale`; the mirror is then made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from claimhouse.change import old_name
+from claimhouse.errors import ClaimhouseError, UsageError
+from claimhouse.fraud.hits import Moment
+from claimhouse.fraud.model import columns
+from claimhouse.lake import registry as registries
+from claimhouse.lake.lake import Lake
+from claimhouse.lake.registry import Registry, TableState
+from claimhouse.lake.tail import Cut, CutMark, load
+from claimhouse.marts.model import Model
+from claimhouse.query.guard import quote
+from claimhouse.query.session import Session
+from claimhouse.table import Table
+
+
+class Stale(ClaimhouseError):
+    """The mirror cannot follow; make it anew."""
+
+
+class NotThere(ClaimhouseError):
+    """A table that the model reads is not visible yet."""
+
+    retry = True
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """One table: where it lies in the lake, the model's name of it, its columns and key by the source's names."""
+
+    folder: str
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    print: tuple[object, ...]  # what must stay as it is
+
+
+class Mirror:
+    """The tables of a model at `moment`. `connection` holds them under the model's names."""
+
+    def __init__(self, lake: Lake, model: Model, source: str | None = None) -> None:
+        self.lake, self.model = lake, model
+        self.connection = duckdb.connect(config={"threads": 2})
+        self.connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
+        self._registry: tuple[str, Registry] | None = None
+        with Session(lake, sources=None if source is None else [source]) as session:
+            self.source, found = _places(session, model)
+            mark, registry = session.snapshots[self.source].mark, session.snapshots[self.source].registry
+            self._kept = {f: _kept(registry.tables[f], n, c) for f, (n, c) in found.items()}
+            for kept in self._kept.values():
+                listed = ", ".join(map(quote, kept.columns))
+                rows = session.sql(f"SELECT {listed} FROM {kept.name}").arrow()
+                self._make(kept, rows)
+        self.moment = _moment(mark)
+
+    def _make(self, kept: _Kept, rows: pa.Table) -> None:
+        self.connection.register("_rows", rows)
+        self.connection.execute(f"CREATE TABLE {kept.name} AS FROM _rows")
+        self.connection.unregister("_rows")
+
+    @property
+    def tables(self) -> list[str]:
+        return [kept.name for kept in self._kept.values()]
+
+    def read(self, last: int) -> Change:
+        """What the cuts after this one up to `last` change. Raises Stale."""
+        try:
+            cuts = load(self.lake, self.source, self.moment.cut + 1, last)
+        except KeyError:
+            raise Stale("cuts were dropped before they were read") from None
+        registry = self._look(cuts[-1].mark)
+        for folder, kept in self._kept.items():
+            state = registry.tables.get(folder)
+            if state is None or _print(state, kept.columns) != kept.print:
+                raise Stale(f"table {kept.name} was copied anew or changed its shape")
+        rows = {}
+        for folder, kept in self._kept.items():
+            if found := _log_rows(cuts, registry.tables[folder], kept):
+                rows[kept.name] = pa.concat_tables(found)
+        return Change(self, rows, _moment(cuts[-1].mark))
+
+    def _look(self, mark: CutMark) -> Registry:
+        if self._registry is None or self._registry[0] != mark.registry:
+            self._registry = (mark.registry, registries.load(self.lake, self.source, mark.registry))
+        return self._registry[1]
+
+    def key(self, table: str) -> tuple[str, ...]:
+        """The key columns of a table, by its name in the model."""
+        return next(kept.key for kept in self._kept.values() if kept.name == table)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+@dataclass
+class Change:
+    """Rows that cuts brought, not yet in the mirror. `rows`: table -> key as it was and is, place, op and the row."""
+
+    mirror: Mirror
+    rows: dict[str, pa.Table]
+    moment: Moment
+
+    @property
+    def tables(self) -> list[str]:
+        return list(self.rows)
+
+    def prepare(self) -> None:
+        """Make `changed_keys_<table>` (every key concerned) and `changed_new_<table>` (the rows as they will be)."""
+        for name, rows in self.rows.items():
+            prepare(self.mirror.connection, name, self.mirror.key(name), rows)
+
+    def apply(self) -> None:
+        """Take the rows into the mirror."""
+        for name in self.rows:
+            apply(self.mirror.connection, name, self.mirror.key(name))
+        self.mirror.moment = self.moment
+
+
+def prepare(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str], rows: pa.Table) -> None:
+    """`rows` in order of the log: `_op`, the table's columns, `_old_<key>` where an update moved the row."""
+    connection.register("_rows", rows.append_column("_place", pa.array(range(rows.num_rows), pa.int64())))
+    keys = ", ".join(map(quote, key))
+    olds = ", ".join(f"coalesce({quote(old_name(k))}, {quote(k)}) AS {quote(k)}" for k in key)
+    events = (
+        f"SELECT {keys}, 2 * _place + 1 AS at, _op <> 'd' AS live, _place FROM _rows"
+        f" UNION ALL SELECT {olds}, 2 * _place, false, _place FROM _rows WHERE _op = 'u'"
+    )
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE changed_keys_{name} AS SELECT {keys}, arg_max(live, at) AS live,"
+        f" arg_max(_place, at) AS _place FROM ({events}) GROUP BY ALL"
+    )
+    match = " AND ".join(f"r.{quote(k)} = k.{quote(k)}" for k in key)
+    columns = ", ".join(f"r.{quote(c)}" for c in rows.column_names if not c.startswith("_"))
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE changed_new_{name} AS SELECT {columns} FROM _rows r"
+        f" JOIN changed_keys_{name} k ON r._place = k._place AND k.live AND {match}"
+    )
+    connection.unregister("_rows")
+
+
+def apply(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str]) -> None:
+    """Put what `prepare` made in the place of the rows that it concerns."""
+    match = " AND ".join(f"t.{quote(k)} = k.{quote(k)}" for k in key)
+    connection.execute(f"DELETE FROM {name} t WHERE EXISTS (SELECT 1 FROM changed_keys_{name} k WHERE {match})")
+    connection.execute(f"INSERT INTO {name} BY NAME FROM changed_new_{name}")
+
+
+def _places(session: Session, model: Model) -> tuple[str, dict[str, tuple[str, set[str]]]]:
+    """The one source whose tables a model names, and folder -> (name in the model, columns). Raises NotThere."""
+    found: dict[str, tuple[str, set[str]]] = {}
+    sources = set()
+    visible = set(session.tables())
+    for name, needed in columns(model).items():
+        parts = tuple(p.strip('"') for p in name.split("."))
+        table = session.names.find(session.path(parts if len(parts) > 1 else parts[0]))
+        if table is None or table not in visible:
+            raise NotThere(f"table {name} is not in the lake yet", hint="it is still being copied, or not captured")
+        sources.add(table.source)
+        found[session.states[table].folder] = (name, needed)
+    if len(sources) != 1:
+        raise UsageError("the model's tables lie in several sources", hint="name one: --name")
+    return sources.pop(), found
+
+
+def _kept(state: TableState, name: str, needed: set[str]) -> _Kept:
+    shape = state.table
+    if shape.identity != "key":
+        raise UsageError(f"table {state.label} has no key, so its rows cannot be followed", hint="give it a primary key")
+    key = tuple(c.name for c in shape.key)
+    listed = tuple(c.name for c in shape.columns if c.name in needed or c.name in key)
+    if missing := needed - {c.name for c in shape.columns}:
+        raise UsageError(f"table {state.label} has no column {min(missing)}", hint="the model names it")
+    return _Kept(state.folder, name, listed, key, _print(state, listed))
+
+
+def _print(state: TableState, names: Iterable[str]) -> tuple[object, ...]:
+    """What of a table's state decides how its log rows are read."""
+    held = {c.name: (c.physical, c.kind, c.key) for c in state.table.columns}
+    copies = tuple((c.number, c.exact_from) for c in state.copies)
+    return (state.status == "gone", state.table.identity, copies, *(held.get(n) for n in names))
+
+
+def _log_rows(cuts: Sequence[Cut], state: TableState, kept: _Kept) -> list[pa.Table]:
+    found = []
+    for cut in cuts:
+        if kept.folder not in cut.mark.tables:
+            continue
+        for version, batch in cut.batches(kept.folder):
+            found.append(_named(batch, state.shape(version), kept))
+    return found
+
+
+def _named(batch: pa.RecordBatch, shape: Table, kept: _Kept) -> pa.Table:
+    """Log rows under the source's names: `_op`, the kept columns, `_old_<key>`."""
+    ops = set(pc.unique(batch["_op"]).to_pylist())
+    if not ops <= {"c", "u", "d"}:
+        raise Stale(f"table {kept.name} was truncated or copied")
+    physical = {c.name: c.physical for c in shape.columns}
+    if not set(kept.columns) <= physical.keys():
+        raise Stale(f"table {kept.name} had another shape")
+    missing = {name for text in pc.unique(batch["_missing"]).to_pylist() if text for name in text.split(",")}
+    if missing & {physical[c] for c in kept.columns}:
+        raise Stale(f"table {kept.name} has a large value that did not come along")
+    columns = {"_op": batch["_op"], **{c: batch[physical[c]] for c in kept.columns}}
+    columns |= {old_name(k): batch[old_name(physical[k])] for k in kept.key}
+    return pa.table(columns)
+
+
+def _moment(mark: CutMark) -> Moment:
+    return Moment(mark.source, mark.incarnation, mark.cut, mark.end_lsn, mark.max_committed_at)
