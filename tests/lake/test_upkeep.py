@@ -81,6 +81,13 @@ def test_an_unnamed_record_does_not_take_files_from_the_named_one(lake: Lake) ->
     assert seen(lake) == before
 
 
+def test_rows_that_no_record_names_yet_are_not_joined(folder_lake: Lake) -> None:
+    writer, record = written(folder_lake, 5)
+    flush(writer, name=False)
+    made = upkeep.compact(folder_lake, "main", record, every=4)
+    assert made is None or made.table("public/claim") == record.table("public/claim")
+
+
 def test_orphans_of_a_killed_writer_go(tmp_path: Path) -> None:
     lake = create(tmp_path / "lake")
     _, record = written(lake, 2)

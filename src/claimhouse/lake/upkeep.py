@@ -40,13 +40,15 @@ def compact(lake: Lake, source: str, record: FlushRecord, every: int = COMPACT_E
     tables = dict(record.tables)
     for folder, entry in record.tables.items():
         if entry.changes is not None and entry.changes - entry.compacted >= every:
-            version = _join(lake, changes_key(source, folder), LARGE if _rarely(entry.changes, every) else SMALL)
+            size = LARGE if _rarely(entry.changes, every) else SMALL
+            version = _join(lake, changes_key(source, folder), size, lake.app_id(source, folder), record.cut)
             if version is not None:
                 tables[folder] = replace(entry, changes=version, compacted=version)
     transactions, since = record.transactions, record.transactions_compacted
     if transactions is not None and transactions - since >= every:
-        _join(lake, FLUSHES, SMALL)
-        version = _join(lake, TRANSACTIONS, LARGE if _rarely(transactions, every) else SMALL)
+        size = LARGE if _rarely(transactions, every) else SMALL
+        _join(lake, FLUSHES, SMALL, lake.app_id(source, "flushes"), record.flush)
+        version = _join(lake, TRANSACTIONS, size, lake.app_id(source, "transactions"), record.cut)
         transactions = since = version or transactions
     if tables == record.tables and transactions == record.transactions:
         return None
@@ -59,10 +61,13 @@ def _rarely(version: int, every: int) -> bool:
     return version // every % 16 == 0
 
 
-def _join(lake: Lake, key: str, size: int) -> int | None:
-    """Join a table's files that are smaller than `size`; its version, None when another writer came in between."""
+def _join(lake: Lake, key: str, size: int, app: str, number: int) -> int | None:
+    """Join a table's files that are smaller than `size`; its version.
+
+    None when another writer came in between, or a killed flush left rows beyond `number`: they wait for their record.
+    """
     table = delta.open_table(lake, key)
-    if table is None:
+    if table is None or delta.recorded(table, app) > number:
         return None
     with contextlib.suppress(delta.CommitFailedError):
         delta.compact(lake, key, table, size)
