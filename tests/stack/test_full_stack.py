@@ -136,9 +136,9 @@ def test_the_embedded_reader_reads_the_same_lake(stack: Stack, source: psycopg.C
     from claimhouse.distributed.topology import s3_options
 
     def same() -> bool:
-        with claimhouse.open(stack.topology.lake, storage_options=s3_options(stack.topology, stack.secrets)) as lake:
-            rows = lake.query("SELECT claim, no, amount::text FROM line ORDER BY 1, 2").fetchall()
-        assert [tuple(r) for r in rows] == in_source(source, "line", "claim, no, amount")
+        with claimhouse.open(stack.topology.lake, options=s3_options(stack.topology, stack.secrets)) as lake:
+            rows = lake.sql("SELECT claim, no, amount::varchar AS amount FROM line ORDER BY 1, 2").arrow().to_pylist()
+        assert [tuple(r.values()) for r in rows] == in_source(source, "line", "claim, no, amount")
         return True
 
     until(same, within=120)
