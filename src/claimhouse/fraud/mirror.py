@@ -137,12 +137,12 @@ def prepare(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str]
     keys = ", ".join(map(quote, key))
     olds = ", ".join(f"coalesce({quote(old_name(k))}, {quote(k)}) AS {quote(k)}" for k in key)
     events = (
-        f"SELECT {keys}, 2 * _place + 1 AS at, _op <> 'd' AS live, _place FROM _rows"
+        f"SELECT {keys}, 2 * _place + 1 AS _at, _op <> 'd' AS live, _place FROM _rows"
         f" UNION ALL SELECT {olds}, 2 * _place, false, _place FROM _rows WHERE _op = 'u'"
     )
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE changed_keys_{name} AS SELECT {keys}, arg_max(live, at) AS live,"
-        f" arg_max(_place, at) AS _place FROM ({events}) GROUP BY ALL"
+        f"CREATE OR REPLACE TEMP TABLE changed_keys_{name} AS SELECT {keys}, arg_max(live, _at) AS live,"
+        f" arg_max(_place, _at) AS _place FROM ({events}) GROUP BY ALL"
     )
     match = " AND ".join(f"r.{quote(k)} = k.{quote(k)}" for k in key)
     columns = ", ".join(f"r.{quote(c)}" for c in rows.column_names if not c.startswith("_"))
