@@ -3,16 +3,17 @@
 A hit never decides anything. The rules' side gives `claimhouse.fraud.queue`:
 
     queue(session) -> list of entries, highest score first; None where no rules have run on this lake
-    an entry: claim, score (0 to 100), previous (score before the last change, or None), since (datetime), hits
-    a hit:    rule, title, score, reason, values (name -> value), lsn, first_held (datetime), withdrawn (datetime | None)
+    an entry: claim (its number), score (0 to 1), previous (score before the last change, or None), since (datetime), hits
+    a hit:    rule, title, score (0 to 1), reason, values (name -> value), lsn, first_held (datetime), withdrawn (datetime | None)
 
-(attributes or keys of those names). This side adds bands, dispositions and the page. Until the rules' side is there, or
+(attributes or keys of those names). Scores are shown as 0 to 100. This side adds bands, dispositions and the page. Until the rules' side is there, or
 has run, the page says so.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ from claimhouse.console.page import Ask, Page
 from claimhouse.console.reader import Reading
 from claimhouse.query.session import Session
 
-# score from which a band begins, its name, and what it asks for
+# shown score from which a band begins, its name, and what it asks for
 BANDS = ((80, "high", "look first"), (50, "medium", "look soon"), (0, "low", "look when there is time"))
 PAGE = 50
 Row = dict[str, Any]
@@ -106,8 +107,9 @@ def entries_of(session: Session, source: Queue | None) -> list[Row] | None:
 
 def _entry(raw: Any) -> Row:
     entry = {n: _get(raw, n) for n in ("claim", "score", "previous", "since")}
-    score = float(entry["score"])
-    entry["score"], entry["band"] = score, band_of(score)
+    score = _shown(entry["score"])
+    entry["score"], entry["previous"] = score, None if entry["previous"] is None else _shown(entry["previous"])
+    entry["band"] = band_of(score)
     entry["hits"] = [_hit(h) for h in _get(raw, "hits") or []]
     return entry
 
@@ -115,7 +117,19 @@ def _entry(raw: Any) -> Row:
 def _hit(raw: Any) -> Row:
     hit = {n: _get(raw, n) for n in ("rule", "title", "score", "reason", "values", "first_held", "withdrawn")}
     lsn = _get(raw, "lsn")
+    hit["score"] = _shown(hit["score"])
+    hit["values"] = _values(hit["values"])
     return {**hit, "lsn": lsn_text(lsn) if isinstance(lsn, int) else str(lsn or "")}
+
+
+def _shown(score: Any) -> float:
+    return round(float(score) * 100, 1)
+
+
+def _values(given: Any) -> dict[str, Any]:
+    """What made a rule fire; the rules' side may hand it on as JSON."""
+    found = json.loads(given) if isinstance(given, str) else given
+    return found if isinstance(found, dict) else {}
 
 
 def _get(raw: Any, name: str) -> Any:

@@ -151,6 +151,9 @@ def series(pulse: Pulse, lines: dict[str, Line], seconds: int = 3600, step: int 
             for place, value in ((1, beat.to_cut), (2, beat.to_query)):
                 if value is not None:
                     point[place] = max(point[place] or 0.0, value)
+    busy = [at for at, point in points.items() if any(point)]
+    shown = min(busy[0] - 60 if busy else last, last - 600)  # a young lake fills the chart, too
+    points = {at: point for at, point in points.items() if at >= shown}
     columns = list(zip(*points.values(), strict=True))
     return [list(points), *[[None if v is None else round(v, 2) for v in c] for c in columns]]
 
