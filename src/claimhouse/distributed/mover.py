@@ -49,6 +49,7 @@ class Window:
 
     events: feed.Events | None = None
     wal_end: int = 0
+    asked: bool = False
 
 
 class Mover(CaptureLoop):
@@ -84,7 +85,7 @@ class Mover(CaptureLoop):
         """Move until stopped; `open` comes first. Raises ClaimhouseError."""
         with contextlib.ExitStack() as stack:
             stack.callback(self.admin.close)
-            self.stream = self.decoder = self  # read, feed, idle_position, confirm
+            self.stream = self.decoder = self  # feed, idle_position, confirm
             # A cut that brings rows is flushed at once: any byte is due.
             self.work(stack, interval=IDLE_FLUSH, bytes_due=1)
 
@@ -109,7 +110,7 @@ class Mover(CaptureLoop):
 
     # --- what stands for stream and decoder
 
-    def read(self, max_wait: float) -> Window:
+    def _read(self) -> Window:
         """The next window, when one is due; else nothing after at most 0.2 s."""
         every = AWAITED_EVERY if self._awaited() else self.every
         if time.monotonic() - self.moved_at >= every and self.pending.since is None:
@@ -119,7 +120,7 @@ class Mover(CaptureLoop):
                 return Window(found)
             self.moved_at = time.monotonic()
             return Window()
-        self.stop.wait(min(max(max_wait, 0.05), 0.2))
+        self.stop.wait(min(max(self._patience(), 0.05), 0.2))
         return Window()
 
     def feed(self, raw: Window) -> list[Decoded]:

@@ -38,6 +38,7 @@ from claimhouse.table import Table
 IDLE_SECONDS = 10.0  # how often an idle source is moved on, its catalog looked at, an idle cut made
 EAGER_SECONDS = 0.1  # how often while somebody waits for a position
 PENDING_BYTES = 64 << 20
+FLOOD_BYTES = 128 << 10
 SLOT_PATIENCE = 3.0
 HEARTBEAT = "claimhouse.heartbeat"
 
@@ -106,6 +107,7 @@ class CaptureLoop:
         self.copied_before = summary.copied_rows
         self.beat_at = time.monotonic()
         self.looked_at: float | None = None
+        self.flood = False
 
     # --- setting up
 
@@ -220,13 +222,14 @@ class CaptureLoop:
 
     def _loop(self) -> None:
         while not self.stop.is_set():
-            raw = self.stream.read(self._patience())
+            raw = self._read()
             for decoded in self.decoder.feed(raw):
                 self._take(decoded)
             self.idle_to = max(self.idle_to, self.decoder.idle_position(raw))
             stepped = self._take_steps()
             now = time.monotonic()
-            if stepped or self._due(now):
+            # A server that asks is about to shut down: it waits until what it sent is confirmed.
+            if stepped or raw.asked or self._due(now):
                 self._cut()
             if not self.shapes.dirty:
                 self.copies.start(self.cutter.position, self.admission.publish)
@@ -237,6 +240,12 @@ class CaptureLoop:
                     raise thread.failed
             if self.target is not None and self._caught_up(self.target):
                 return
+
+    def _read(self) -> Any:
+        """What has come. A trickle is gathered for most of `freshness` and decoded at once, a flood as it comes."""
+        raw = self.stream.read(self._patience(), linger=0.0 if self.flood else 0.8 * self.options.freshness)
+        self.flood = len(raw.buffer) > FLOOD_BYTES
+        return raw
 
     def _patience(self) -> float:
         """How long the next read may wait for a first byte, in seconds."""
