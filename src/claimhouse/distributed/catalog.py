@@ -66,20 +66,19 @@ class Catalog:
         entry = record.table(state.folder)
         logged = self._columns(changes_key(self.source, state.folder), entry.changes)
         folded = self._columns(current_key(self.source, state.folder), entry.current)
-        if logged is None:
-            return False
-        self._table(self._database(schema, "log"), table, changes_key(self.source, state.folder))
+        if logged is not None:
+            self._table(self._database(schema, "log"), table, changes_key(self.source, state.folder))
         if folded is not None:
             self._table(self._database(schema, "current"), table, current_key(self.source, state.folder))
         label = f"{self._database(schema)}.{_q(table)}"
-        shown = repr((entry, sorted(logged), sorted(folded or ()), state.table, state.copies, state.status))
+        shown = repr((entry, sorted(logged or ()), sorted(folded or ()), state.table, state.copies, state.status))
         if self._shown.get(label) == shown and label in self._known:
             return False  # the view of an older flush shows the same: nothing of this table moved since
         behind = Behind(
             self.name,
             self.source,
             entry,
-            logged,
+            logged or (),
             folded or (),
             record.end_lsn,
             floor // ERA,

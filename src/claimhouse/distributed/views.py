@@ -36,6 +36,13 @@ _KINDS = {
 }
 _FIRST, _LAST = "0001-01-01 00:00:00.000000", "9999-12-31 23:59:59.999999"
 
+# Stands for the log of a table that never had a row.
+_EMPTY = (
+    "(SELECT CAST(NULL AS varchar) AS _op, CAST(NULL AS bigint) AS _end_lsn, CAST(NULL AS bigint) AS _seq,"
+    " CAST(NULL AS timestamp(3) with time zone) AS _committed_at, CAST(NULL AS varchar) AS _missing,"
+    " CAST(NULL AS integer) AS _schema, CAST(NULL AS bigint) AS _cut, CAST(NULL AS integer) AS _copy WHERE false)"
+)
+
 
 def trino_type(kind: str) -> str:
     """Trino's type of a kind, as its Delta connector shows it. Raises KeyError."""
@@ -68,7 +75,7 @@ def view_sql(state: TableState, behind: Behind) -> str | None:
     """The SELECT of a table's view; None while no copy of it is complete."""
     table = state.table
     copy = next((c for c in reversed(state.copies) if c.exact_from is not None), None)
-    if copy is None or state.status in ("gone",) or behind.record.changes is None:
+    if copy is None or state.status == "gone":
         return None
     writer = _Writer(state, table, behind)
     if table.identity == "key":
@@ -213,6 +220,8 @@ class _Writer:
         )
 
     def _at(self, part: str, version: int | None) -> str:
+        if version is None:
+            return _EMPTY
         name = schema_name(self.behind.source, self.table.folder.partition("/")[0], part)
         table = self.table.folder.partition("/")[2]
         return f"{_q(self.behind.catalog)}.{_q(name)}.{_q(table)} FOR VERSION AS OF {version}"
