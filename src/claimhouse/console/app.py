@@ -39,7 +39,13 @@ from claimhouse.marts.model import Model
 
 STREAMS = 16  # live pages at once
 FORM = 64 << 10  # bytes of a posted form
-NAVIGATION = (("/overview", "Overview"), ("/claims", "Claims"), ("/fraud", "Fraud"), ("/figures", "Figures"), ("/tables", "Tables"))
+NAVIGATION = (
+    ("/overview", "Overview"),
+    ("/claims", "Claims"),
+    ("/fraud", "Fraud"),
+    ("/figures", "Figures"),
+    ("/tables", "Tables"),
+)
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -199,7 +205,9 @@ def _faced(console: Console, ask: Ask, made: Page, bar: dict[str, Any]) -> Respo
 def _absent(console: Console) -> Callable[..., Any]:
     async def answer(request: Request, _: Exception) -> Response:
         ask = Ask(request.url.path, request.query_params)
-        made = Page("error.html", "Not found", {"error": "there is no such page", "hint": None, "retry": False}, None, 404)
+        made = Page(
+            "error.html", "Not found", {"error": "there is no such page", "hint": None, "retry": False}, None, 404
+        )
         bar = await run_in_threadpool(console.bar.lost, ask.at, UsageError("there is no such page"))
         return _faced(console, ask, made, {**bar, "error": None})
 
@@ -247,24 +255,24 @@ def _dispose(console: Console) -> Callable[..., Any]:
 
 
 def _live(console: Console) -> Callable[..., Any]:
-    async def live(request: Request, since: int = 0, every: float = 1.0) -> Response:
+    async def live(request: Request, since: int = 0, every: float = 1.0, feed: str = "claim") -> Response:
         """Live pieces of the overview as server-sent events, at most one every `every` seconds (0.25 to 60)."""
         if console.streams >= STREAMS:
             return Response("too many live pages", 503)
         number = int(request.headers.get("last-event-id") or since)
         return StreamingResponse(
-            _events(console, number, max(0.25, min(60.0, every))), media_type="text/event-stream"
+            _events(console, number, max(0.25, min(60.0, every)), feed), media_type="text/event-stream"
         )
 
     return live
 
 
-async def _events(console: Console, number: int, every: float) -> AsyncIterator[str]:
+async def _events(console: Console, number: int, every: float, feed: str) -> AsyncIterator[str]:
     console.streams += 1
     try:
         told: str | None = None
         while not console.pulse.stopped:
-            text, number = await run_in_threadpool(_event, console, number)
+            text, number = await run_in_threadpool(_event, console, number, feed)
             yield text if text != told else ": still\n\n"
             told = text
             await asyncio.sleep(every)
@@ -272,16 +280,15 @@ async def _events(console: Console, number: int, every: float) -> AsyncIterator[
         console.streams -= 1
 
 
-def _event(console: Console, number: int) -> tuple[str, int]:
+def _event(console: Console, number: int, feed: str) -> tuple[str, int]:
     """What is new since a number, as one message that is swapped in, and one for the charts."""
     news = console.pulse.since(number)
     number = news[-1].number if news else number
     html = page.fragment(
         "live.html",
         **overview.live(console.pulse, console.slot),
-        claims=[n.row for n in news if n.what == "claim"][::-1],
-        transactions=[n.row for n in news if n.what == "transaction"][-12:][::-1],
-        clock=time.time(),
+        feed=feed,
+        news=[n.row for n in news if n.what == feed][-12:][::-1],
     )
     lines = "".join(f"data: {line}\n" for line in html.splitlines())
     beats = [[b.second, b.rows, b.to_cut, b.to_query] for b in console.pulse.beats(15)]

@@ -48,7 +48,7 @@ class Steps:
         if self.single is not None:
             return max(0, self.single.upto(next(iter(session.positions.values())).lsn) - 1)
         newest = [l.committed[: l.upto(session.positions[s].lsn)].max(initial=0) for s, l in self.lines.items()]
-        return max(0, int(np.searchsorted(self._times(), max(newest), side="right")) - 1)
+        return max(0, int(np.searchsorted(self._times(), max(newest, default=0), side="right")) - 1)
 
     def _times(self) -> np.ndarray:
         final = min((int(l.committed.max(initial=0)) for l in self.lines.values()), default=0)

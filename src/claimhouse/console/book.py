@@ -47,7 +47,9 @@ def find_book(session: Session) -> Book | None:
         if table.schema == SCHEMA:
             known.setdefault(table.source, {})[table.name] = table
     for source, tables in sorted(known.items()):
-        if set(TABLES) <= set(tables) and all(columns <= _columns(session, tables[t]) for t, columns in _TELLING.items()):
+        if set(TABLES) <= set(tables) and all(
+            columns <= _columns(session, tables[t]) for t, columns in _TELLING.items()
+        ):
             for name in TABLES:
                 if hidden := session.hidden(tables[name]):
                     raise hidden

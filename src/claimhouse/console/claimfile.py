@@ -90,9 +90,7 @@ def claim_page(reading: Reading, book: Book, ask: Ask) -> Page:
         data = {"number": number}
         return Page("absent.html", f"Claim {number}", data, None, 404)
     claim = found[0]
-    sections = {
-        name: reading.rows(book.sql(text, id=str(claim["claim_id"]))) for name, text in _SECTIONS.items()
-    }
+    sections = {name: reading.rows(book.sql(text, id=str(claim["claim_id"]))) for name, text in _SECTIONS.items()}
     versions = _versions(reading, book, str(claim["claim_id"]))
     data = {
         "claim": claim,

@@ -246,7 +246,13 @@ def ageing(table: pa.Table | None) -> Row:
     totals = {band: sum(a[band] for a in by_adjuster.values()) for band in BANDS}
     most = max([sum(a.values()) for a in by_adjuster.values()] or [1]) or 1
     people = [
-        {"name": n, "bands": b, "all": sum(b.values()), "oldest": oldest[n], "share": round(100 * sum(b.values()) / most)}
+        {
+            "name": n,
+            "bands": b,
+            "all": sum(b.values()),
+            "oldest": oldest[n],
+            "share": round(100 * sum(b.values()) / most),
+        }
         for n, b in by_adjuster.items()
     ]
     people.sort(key=lambda p: (-p["bands"][">60"], -p["all"]))

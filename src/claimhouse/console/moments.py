@@ -119,5 +119,7 @@ def _of_tail(snapshot: LakeSnapshot, after: int) -> Line:
 
 
 def _joined(parts: list[Line]) -> Line:
-    arrays = [np.concatenate([getattr(p, name) for p in parts])[-LIMIT:] for name in ("lsn", "committed", "xid", "rows")]
+    arrays = [
+        np.concatenate([getattr(p, name) for p in parts])[-LIMIT:] for name in ("lsn", "committed", "xid", "rows")
+    ]
     return Line(*arrays)

@@ -51,7 +51,9 @@ def watch_claims(snapshot: LakeSnapshot, cuts: list[Cut]) -> list[tuple[str, dic
                 news += [("claim", {**row, "seen_at": at}) for row in _claims_in(batch)]
         for row in cut.transactions().slice(0, 5).to_pylist():
             tables = [{"table": f.split("/", 1)[1], "rows": n} for f, n in row["counts"] or ()]
-            news.append(("transaction", {"xid": row["xid"], "lsn": lsn_text(row["end_lsn"]), "tables": tables, "seen_at": at}))
+            news.append(
+                ("transaction", {"xid": row["xid"], "lsn": lsn_text(row["end_lsn"]), "tables": tables, "seen_at": at})
+            )
     return news[-40:]
 
 

@@ -62,7 +62,9 @@ def listen(
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise UsageError(f"port {port} of {host} cannot be had: {error.strerror}", hint="--port 0 takes a free one") from None
+        raise UsageError(
+            f"port {port} of {host} cannot be had: {error.strerror}", hint="--port 0 takes a free one"
+        ) from None
     port = bound.getsockname()[1]
     hosts = frozenset(n.lower() for n in (*LOOPBACK, host, *names))
     access = Access(token=token(), port=port, hosts=hosts)

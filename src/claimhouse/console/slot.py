@@ -70,7 +70,10 @@ class SlotWatch:
 
 def _judged(slot: dict[str, Any]) -> dict[str, str]:
     if slot["wal_status"] == "lost" or slot["invalidation"]:
-        return {"level": "error", "says": f"lost: {slot['invalidation'] or 'its WAL is gone'}; the lake must be repaired"}
+        return {
+            "level": "error",
+            "says": f"lost: {slot['invalidation'] or 'its WAL is gone'}; the lake must be repaired",
+        }
     if slot["wal_status"] == "unreserved":
         return {"level": "error", "says": "its WAL is about to be removed: start the capture now"}
     if not slot["active_pid"]:

@@ -89,9 +89,7 @@ def table_page(reading: Reading, ask: Ask) -> Page:
     place = reading.place(name)
     reading.prepare([place])
     total = reading.rows(f"SELECT count(*) AS n FROM {place} WHERE {where}")[0]["n"]
-    found = reading.sql(
-        f"SELECT * FROM {place} WHERE {where} ORDER BY {order} LIMIT {size} OFFSET {(page - 1) * size}"
-    )
+    found = reading.sql(f"SELECT * FROM {place} WHERE {where} ORDER BY {order} LIMIT {size} OFFSET {(page - 1) * size}")
     assert isinstance(total, int)
     data = {
         "table": state.label,
