@@ -30,7 +30,7 @@ def run(book: Book, log: pa.Table, lsn: int, base: pa.Table | None = None) -> pa
 
 
 @pytest.mark.parametrize("identity", ["key", "full", "none"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_the_state_at_any_position_is_the_source_then(identity: str, seed: int) -> None:
     book = Book(random.Random(seed), identity)
@@ -50,7 +50,7 @@ def test_the_state_at_any_position_is_the_source_then(identity: str, seed: int) 
 
 
 @pytest.mark.parametrize("identity", ["key", "full"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_a_base_and_the_log_after_it_give_the_same_state(identity: str, seed: int) -> None:
     book = Book(random.Random(seed), identity)

@@ -48,37 +48,38 @@ def test_small_files_are_joined_and_the_new_record_says_so(lake: Lake) -> None:
     assert [r[0] for r in rows(lake, "control/transactions", made.transactions, "cut")] == [1, 2, 3, 4, 5]
 
 
-def test_what_only_old_records_name_goes_and_the_rest_stays_readable(lake: Lake) -> None:
-    writer, record = written(lake, 6, folds=True)
-    made = upkeep.compact(lake, "main", record, every=4)
+def test_what_only_old_records_name_goes_and_the_rest_stays_readable(folder_lake: Lake) -> None:
+    writer, record = written(folder_lake, 6, folds=True)
+    made = upkeep.compact(folder_lake, "main", record, every=4)
     assert made is not None
     name(writer, made)
-    view = snapshot.take(lake, "main")
-    before = seen(lake)
-    upkeep.sweep(lake, "main", made, retention=3600)
-    assert len(lake.store.list("control/flushed/main")) == made.flush  # all may still be read
-    assert len([n for n in lake.store.list(KEY) if n.endswith(".parquet")]) == 7
-    upkeep.sweep(lake, "main", made, retention=0)
-    assert [int(n[:20]) for n in lake.store.list("control/flushed/main")] == [made.flush]
-    data = [n for n in lake.store.list(KEY) if n.endswith(".parquet")]
+    view = snapshot.take(folder_lake, "main")
+    before = seen(folder_lake)
+    upkeep.sweep(folder_lake, "main", made, retention=3600)
+    assert len(folder_lake.store.list("control/flushed/main")) == made.flush  # all may still be read
+    assert len([n for n in folder_lake.store.list(KEY) if n.endswith(".parquet")]) == 7
+    upkeep.sweep(folder_lake, "main", made, retention=0)
+    assert [int(n[:20]) for n in folder_lake.store.list("control/flushed/main")] == [made.flush]
+    data = [n for n in folder_lake.store.list(KEY) if n.endswith(".parquet")]
     assert (
-        len(data) == 1 and len([n for n in lake.store.list("current/main/public/claim") if n.endswith(".parquet")]) == 1
+        len(data) == 1
+        and len([n for n in folder_lake.store.list("current/main/public/claim") if n.endswith(".parquet")]) == 1
     )
     delta._files.cache_clear()
-    assert seen(lake) == before
+    assert seen(folder_lake) == before
     assert len(view.current_files("public/claim")) == 1
     name(writer, flush(writer))
-    assert seen(lake)["claim"] == seen(lake)["party"]
+    assert seen(folder_lake)["claim"] == seen(folder_lake)["party"]
 
 
-def test_an_unnamed_record_does_not_take_files_from_the_named_one(lake: Lake) -> None:
-    _, record = written(lake, 5)
-    before = seen(lake)
-    made = upkeep.compact(lake, "main", record, every=4)
+def test_an_unnamed_record_does_not_take_files_from_the_named_one(folder_lake: Lake) -> None:
+    _, record = written(folder_lake, 5)
+    before = seen(folder_lake)
+    made = upkeep.compact(folder_lake, "main", record, every=4)
     assert made is not None
-    upkeep.sweep(lake, "main", made, retention=0)
+    upkeep.sweep(folder_lake, "main", made, retention=0)
     delta._files.cache_clear()
-    assert seen(lake) == before
+    assert seen(folder_lake) == before
 
 
 def test_rows_that_no_record_names_yet_are_not_joined(folder_lake: Lake) -> None:
