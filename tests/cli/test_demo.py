@@ -28,7 +28,7 @@ def test_a_demo_ends_by_itself_goes_on_later_and_ends_cleanly_at_ctrl_c(tmp_path
     assert told["verify"]["ok"] is True
     assert told["verify"]["rows"] > 5000
     assert len(told["verify"]["tables"]) == 21
-    assert 50 < told["simulated"]["transactions"]
+    assert told["simulated"]["transactions"] > 50
     assert 0 < told["captured"]["transactions"] <= told["simulated"]["transactions"]  # the first ones came by the copy
     assert told["captured"]["copied_rows"] > 5000
     assert told["lag_ms"]["p50"] > 0
