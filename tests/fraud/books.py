@@ -58,6 +58,7 @@ def fill(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, pa.Table]) 
         connection.register("_table", tables[name].select(listed))
         connection.execute(f"CREATE TABLE {name} AS FROM _table")
         connection.unregister("_table")
+        mirror.make_room(connection, name, key_of(name))
 
 
 @dataclass

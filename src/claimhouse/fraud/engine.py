@@ -32,7 +32,7 @@ class Engine:
     ) -> None:
         self.scorer = Scorer(connection, model, rules)
         self.rules: dict[str, Rule] = self.scorer.rules
-        self.reach = Reach(connection, model, self.rules.values())
+        self.reach = Reach(connection, self.scorer.facts, self.rules.values())
         self.held: dict[str, dict[str, Hit]] = {name: {} for name in self.rules}
         for (rule, claim), hit in (held or {}).items():
             self.held.setdefault(rule, {})[claim] = hit
@@ -52,18 +52,15 @@ class Engine:
         self, tables: Iterable[str], keys: Mapping[str, tuple[str, ...]], apply: Callable[[], None]
     ) -> list[Event]:
         """Take a change in: `changed_keys_<table>` are made, `apply` puts it into the tables."""
-        tables = list(tables)
-        self.reach.begin()
-        self.reach.look(tables, keys)
-        apply()
-        self.reach.look(tables, keys)
         found = []
-        for name, rule in self.rules.items():
-            claims = self.reach.of(rule)
+        concerned = self.reach.take(tables, keys, apply)
+        self.scorer.forget()
+        for name, claims in concerned.items():
             if claims is None:
                 self.waiting.add(name)
-            elif len(claims):
-                found += self._differences(name, self.scorer.run(rule, claims), claims)
+            else:
+                hits = [] if name in self.reach.idle else self.scorer.run(self.rules[name], claims)
+                found += self._differences(name, hits, claims)
         return found + self.whole()
 
     def whole(self, *, now: bool = False) -> list[Event]:

@@ -11,14 +11,16 @@ off and scores nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from claimhouse.fraud import compose, graph
+from claimhouse.fraud.facts import Facts, put
 from claimhouse.fraud.rule import Rule, RuleSet, part
 from claimhouse.marts.model import Model
 
@@ -37,63 +39,96 @@ class Hit:
 
 
 class Scorer:
-    """Evaluates the rules that the model can fill. Makes views of the model's inputs in the connection."""
+    """Evaluates the rules that the model can fill. Makes tables of the model's inputs in the connection.
+
+    For some claims a rule's statement is prepared once: what it then costs is the claims, not the planning.
+    """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, model: Model, rules: RuleSet) -> None:
         self.connection, self.model = connection, model
         self.rules = {n: r for n, r in rules.rules.items() if set(compose.needs(r)) <= set(model.inputs)}
         self.off = sorted(set(rules.rules) - set(self.rules))
-        self.sql = {n: compose.render(r) for n, r in self.rules.items()}
-        self._edges = {n: self._edges_sql(r) for n, r in self.rules.items() if "component" in r.reach}
-        for name, query in model.inputs.items():
-            connection.execute(f"CREATE OR REPLACE VIEW {name} AS {query.sql('duckdb')}")
-
-    def _edges_sql(self, rule: Rule) -> str:
-        return compose.of_text(part("edges").sql, rule.values, f"edges of {rule.name}")
+        self.facts = Facts(connection, model)
+        connection.execute("CREATE OR REPLACE TABLE subject AS SELECT claim_id FROM claim_input LIMIT 0")
+        connection.execute("CREATE OR REPLACE TABLE component_input AS SELECT claim_id, 0 AS component FROM subject")
+        self.sql = {name: _numbered(compose.render(rule)) for name, rule in self.rules.items()}
+        self.edges = {n: _edges(rule) for n, rule in self.rules.items() if "component" in rule.reach}
+        self._key = connection.sql("FROM subject").to_arrow_table().schema.field("claim_id").type
+        self._prepared: set[str] = set()
+        self._chosen: pa.Array | None = None
+        self._joined: dict[str, tuple[pa.Array, pa.Array, bool]] = {}
 
     def run(self, rule: Rule, claims: pa.Array | None = None) -> list[Hit]:
         """The claims that a rule holds on, of these or of all."""
         if "component" in rule.reach:
-            claims = self._components(rule, claims)
+            claims, strange = self._components(rule, claims)
+            if not strange:
+                return []
         self.choose(claims)
-        found = self.connection.sql(
-            f"SELECT f.*, c.claim_number AS _number FROM ({self.sql[rule.name]}) f"
-            " JOIN claim_input c ON c.claim_id = f.claim_id"
-        ).to_arrow_table()
-        return list(_hits(rule, found))
+        rows = self._rows(f"rule_{rule.name}", self.sql[rule.name], prepared=claims is not None)
+        return [_hit(rule, row) for row in rows]
 
     def choose(self, claims: pa.Array | None) -> None:
         """Make these the subject, all claims for None."""
         if claims is None:
-            self.connection.execute("CREATE OR REPLACE TABLE subject AS SELECT DISTINCT claim_id FROM claim_input")
-        else:
-            self.connection.register("_chosen", pa.table({"claim_id": claims}))
-            self.connection.execute("CREATE OR REPLACE TABLE subject AS SELECT DISTINCT claim_id FROM _chosen")
-            self.connection.unregister("_chosen")
+            self.connection.execute("DELETE FROM subject; INSERT INTO subject SELECT DISTINCT claim_id FROM claim_input")
+        elif self._chosen is None or not self._chosen.equals(claims):
+            put(self.connection, "subject", claims)
+        self._chosen = claims
 
-    def _components(self, rule: Rule, claims: pa.Array | None) -> pa.Array | None:
-        """Make the components of these claims `component_input`; the claims in them, to score in their place."""
-        self.choose(claims)
-        edges = self.connection.sql(self._edges[rule.name]).to_arrow_table()
-        while claims is not None:
-            wider = graph.distinct(claims, edges["claim_id"], edges["other_id"])
+    def forget(self) -> None:
+        """The facts have changed: components found before no longer hold."""
+        self._joined.clear()
+
+    def _rows(self, name: str, sql: str, *, prepared: bool) -> list[dict[str, Any]]:
+        if prepared and name not in self._prepared:
+            self.connection.execute(f"PREPARE {name} AS {sql}")
+            self._prepared.add(name)
+        found = self.connection.execute(f"EXECUTE {name}" if prepared else sql)
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    def _components(self, rule: Rule, claims: pa.Array | None) -> tuple[pa.Array | None, bool]:
+        """Make the components of these claims `component_input`; the claims in them, and whether strangers are."""
+        if claims is None:
+            self.choose(None)
+            return None, self._join(self.connection.sql(self.edges[rule.name]).to_arrow_table())
+        known = self._joined.get(self.edges[rule.name])
+        if known is None or not known[0].equals(claims):
+            known = (claims, *self._closure(rule, claims))
+            self._joined = {self.edges[rule.name]: known}
+        return known[1], known[2]
+
+    def _closure(self, rule: Rule, claims: pa.Array) -> tuple[pa.Array, bool]:
+        name = f"edges_{zlib.crc32(self.edges[rule.name].encode())}"
+        while True:
+            self.choose(claims)
+            rows = self._rows(name, self.edges[rule.name], prepared=True)
+            found = {n: pa.array([r[n] for r in rows], self._key) for n in ("claim_id", "other_id")}
+            wider = graph.distinct(claims, *found.values())
             if len(wider) == len(claims):
                 break
             claims = wider
-            self.choose(claims)
-            edges = self.connection.sql(self._edges[rule.name]).to_arrow_table()
+        strange = pa.array([r["apart"] for r in rows], pa.int32())
+        return claims, self._join(pa.table({**found, "apart": strange}))
+
+    def _join(self, edges: pa.Table) -> bool:
         joined = graph.components(edges["claim_id"], edges["other_id"])
-        self.connection.register("_joined", joined)
-        self.connection.execute("CREATE OR REPLACE TABLE component_input AS FROM _joined")
-        self.connection.unregister("_joined")
-        return claims
+        put(self.connection, "component_input", joined)
+        return bool(pc.any(pc.equal(edges["apart"], 1)).as_py())
 
 
-def _hits(rule: Rule, found: pa.Table) -> Iterator[Hit]:
-    names = [c.name for c in rule.columns]
-    for row in found.to_pylist():
-        values = json.dumps({n: _plain(row[n]) for n in names}, ensure_ascii=False)
-        yield Hit(rule.name, str(row["claim_id"]), str(row["_number"]), round(float(row["score"]), 4), values)
+def _numbered(sql: str) -> str:
+    return f"SELECT f.*, c.claim_number AS _number FROM ({sql}) f JOIN claim_input c ON c.claim_id = f.claim_id"
+
+
+def _edges(rule: Rule) -> str:
+    return compose.of_text(part("edges").sql, {n: rule.values[n] for n in ("span", "hub")}, f"edges of {rule.name}")
+
+
+def _hit(rule: Rule, row: dict[str, Any]) -> Hit:
+    values = json.dumps({c.name: _plain(row[c.name]) for c in rule.columns}, ensure_ascii=False)
+    return Hit(rule.name, str(row["claim_id"]), str(row["_number"]), round(float(row["score"]), 4), values)
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from claimhouse.errors import ClaimhouseError, LakeError, QueryError
 from claimhouse.fraud import model as models
 from claimhouse.fraud.engine import Engine
-from claimhouse.fraud.hits import HitWriter, Moment
+from claimhouse.fraud.hits import Event, HitWriter, Moment
 from claimhouse.fraud.mirror import Mirror, NotThere, Stale
 from claimhouse.fraud.rule import RuleSet, load_rules
 from claimhouse.lake.lake import Lake
@@ -25,6 +25,8 @@ from claimhouse.lake.tail import cut_numbers
 from claimhouse.marts.model import Model
 
 PAUSE_LOCAL, PAUSE_REMOTE = 0.02, 0.5  # seconds between two looks for a new cut
+EVERY = 0.2  # seconds from the begin of one evaluation to the next: what comes meanwhile is scored together
+ANEW = 3600.0  # seconds after which the mirror is made anew, so that memory of deleted rows is given back
 PATIENCE = 0.5  # seconds between two tries for tables that are still being copied
 
 
@@ -32,7 +34,7 @@ PATIENCE = 0.5  # seconds between two tries for tables that are still being copi
 class Step:
     """One evaluation: at which cut, whole or of what changed, how many events and hits, and how long it took.
 
-    `lag`: seconds from the newest commit of the cut to the hits' being durable, by this machine's clock.
+    `lag`: seconds from the oldest commit that it took in to the hits' being durable, by this machine's clock.
     """
 
     moment: Moment
@@ -52,6 +54,7 @@ class Follower:
         self.mirror: Mirror | None = None
         self.engine: Engine | None = None
         self.writer: HitWriter | None = None
+        self._made = 0.0
 
     def start(self) -> Step:
         """Score every claim at the newest cut. Raises NotThere while a table is not visible."""
@@ -59,11 +62,11 @@ class Follower:
         mirror = Mirror(self.lake, self.model, self.asked)
         if self.mirror is not None:
             self.mirror.close()
-        self.mirror = mirror
+        self.mirror, self._made = mirror, began
         if self.writer is None or self.writer.source != mirror.source:
             self.writer = HitWriter(self.lake, mirror.source)
         self.engine = Engine(mirror.connection, self.model, self.rules, self.writer.held())
-        return self._written(self.engine.all(), True, began)
+        return self._written(self.engine.all(), True, began, mirror.moment.at)
 
     def step(self) -> Step | None:
         """Score what the cuts since the last step touched; None if there was none. Raises Fenced, LakeError."""
@@ -72,7 +75,9 @@ class Follower:
         numbers = cut_numbers(self.lake, self.mirror.source)
         if not numbers or numbers[-1] <= self.mirror.moment.cut:
             late = self.engine.whole()
-            return self._written(late, False, began) if late else None
+            return self._written(late, False, began, self.mirror.moment.at) if late else None
+        if began - self._made > ANEW:
+            return self.start()
         try:
             change = self.mirror.read(numbers[-1])
         except Stale:
@@ -80,14 +85,14 @@ class Follower:
         change.prepare()
         keys = {name: self.mirror.key(name) for name in change.tables}
         events = self.engine.change(change.tables, keys, change.apply)
-        return self._written(events, False, began)
+        return self._written(events, False, began, change.first_at)
 
-    def _written(self, events: list, whole: bool, began: float) -> Step:
+    def _written(self, events: list[Event], whole: bool, began: float, first_at: int) -> Step:
         assert self.mirror and self.engine and self.writer
         moment = self.mirror.moment
         count = self.writer.append(events, moment, self.rules.rules)
         held = sum(map(len, self.engine.held.values()))
-        return Step(moment, whole, count, held, time.monotonic() - began, time.time() - moment.at / 1e6)
+        return Step(moment, whole, count, held, time.monotonic() - began, time.time() - first_at / 1e6)
 
     def close(self) -> None:
         if self.mirror is not None:
@@ -128,6 +133,7 @@ def follow(
             if once:
                 return last
             step = None
+            stop.wait(max(0.0, EVERY - last.seconds))
             while step is None and not stop.is_set():
                 step = follower.step()
                 if step is None:

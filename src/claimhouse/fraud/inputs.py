@@ -49,6 +49,7 @@ _ALL = (
         limit_amount      money?  the most that the coverage pays per claim
         """)),
     Input("share_input", "one per share of a payment on an exposure; corrections are negative", _columns("""
+        claim_id          key     the claim
         exposure_id       key     the exposure
         cost_type         text    indemnity or expense
         amount            money   signed

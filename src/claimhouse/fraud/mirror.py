@@ -72,6 +72,7 @@ class Mirror:
         self.connection.register("_rows", rows)
         self.connection.execute(f"CREATE TABLE {kept.name} AS FROM _rows")
         self.connection.unregister("_rows")
+        make_room(self.connection, kept.name, kept.key)
 
     @property
     def tables(self) -> list[str]:
@@ -92,7 +93,7 @@ class Mirror:
         for folder, kept in self._kept.items():
             if found := _log_rows(cuts, registry.tables[folder], kept):
                 rows[kept.name] = pa.concat_tables(found)
-        return Change(self, rows, _moment(cuts[-1].mark))
+        return Change(self, rows, _moment(cuts[-1].mark), _first(cuts))
 
     def _look(self, mark: CutMark) -> Registry:
         if self._registry is None or self._registry[0] != mark.registry:
@@ -109,18 +110,19 @@ class Mirror:
 
 @dataclass
 class Change:
-    """Rows that cuts brought, not yet in the mirror. `rows`: table -> key as it was and is, place, op and the row."""
+    """Rows that cuts brought, not yet in the mirror. `first_at`: the oldest commit time in them, microseconds."""
 
     mirror: Mirror
     rows: dict[str, pa.Table]
     moment: Moment
+    first_at: int
 
     @property
     def tables(self) -> list[str]:
         return list(self.rows)
 
     def prepare(self) -> None:
-        """Make `changed_keys_<table>` (every key concerned) and `changed_new_<table>` (the rows as they will be)."""
+        """Set the rows out for `apply`, and their keys for whoever asks whom they concern."""
         for name, rows in self.rows.items():
             prepare(self.mirror.connection, name, self.mirror.key(name), rows)
 
@@ -131,26 +133,41 @@ class Change:
         self.mirror.moment = self.moment
 
 
+def make_room(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str]) -> None:
+    """The tables that `prepare` fills: `changed_keys_<table>` and `changed_new_<table>`."""
+    keys = ", ".join(map(quote, key))
+    connection.execute(
+        f"CREATE OR REPLACE TABLE changed_keys_{name} AS"
+        f" SELECT {keys}, true AS live, 0::BIGINT AS _place FROM {name} LIMIT 0;"
+        f"CREATE OR REPLACE TABLE changed_new_{name} AS FROM {name} LIMIT 0"
+    )
+
+
 def prepare(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str], rows: pa.Table) -> None:
-    """`rows` in order of the log: `_op`, the table's columns, `_old_<key>` where an update moved the row."""
-    connection.register("_rows", rows.append_column("_place", pa.array(range(rows.num_rows), pa.int64())))
+    """`rows` in order of the log: `_op`, the table's columns, `_old_<key>` where an update moved the row.
+
+    Fills `changed_keys_<table>`: every key concerned, and whether it is there afterwards; `changed_new_<table>`: the
+    rows as they will be. No catalog entry is made: prepared statements keep their plans.
+    """
+    given = rows.append_column("_place", pa.array(range(rows.num_rows), pa.int64()))
     keys = ", ".join(map(quote, key))
     olds = ", ".join(f"coalesce({quote(old_name(k))}, {quote(k)}) AS {quote(k)}" for k in key)
     events = (
-        f"SELECT {keys}, 2 * _place + 1 AS _at, _op <> 'd' AS live, _place FROM _rows"
-        f" UNION ALL SELECT {olds}, 2 * _place, false, _place FROM _rows WHERE _op = 'u'"
+        f"SELECT {keys}, 2 * _place + 1 AS _at, _op <> 'd' AS live, _place FROM given"
+        f" UNION ALL SELECT {olds}, 2 * _place, false, _place FROM given WHERE _op = 'u'"
     )
+    connection.execute(f"TRUNCATE changed_keys_{name}")
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE changed_keys_{name} AS SELECT {keys}, arg_max(live, _at) AS live,"
+        f"INSERT INTO changed_keys_{name} BY NAME SELECT {keys}, arg_max(live, _at) AS live,"
         f" arg_max(_place, _at) AS _place FROM ({events}) GROUP BY ALL"
     )
     match = " AND ".join(f"r.{quote(k)} = k.{quote(k)}" for k in key)
-    columns = ", ".join(f"r.{quote(c)}" for c in rows.column_names if not c.startswith("_"))
+    columns = ", ".join(f"r.{quote(c)}" for c in given.column_names if not c.startswith("_"))
+    connection.execute(f"TRUNCATE changed_new_{name}")
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE changed_new_{name} AS SELECT {columns} FROM _rows r"
+        f"INSERT INTO changed_new_{name} BY NAME SELECT {columns} FROM given r"
         f" JOIN changed_keys_{name} k ON r._place = k._place AND k.live AND {match}"
     )
-    connection.unregister("_rows")
 
 
 def apply(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str]) -> None:
@@ -219,6 +236,11 @@ def _named(batch: pa.RecordBatch, shape: Table, kept: _Kept) -> pa.Table:
     columns = {"_op": batch["_op"], **{c: batch[physical[c]] for c in kept.columns}}
     columns |= {old_name(k): batch[old_name(physical[k])] for k in kept.key}
     return pa.table(columns)
+
+
+def _first(cuts: Sequence[Cut]) -> int:
+    times = [pc.min(cut.transactions()["committed_at"].cast(pa.int64())).as_py() for cut in cuts]
+    return min((t for t in times if t is not None), default=cuts[-1].mark.max_committed_at)
 
 
 def _moment(mark: CutMark) -> Moment:

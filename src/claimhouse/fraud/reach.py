@@ -1,94 +1,133 @@
-"""Whose scores a change can move: the claims that changed rows touch, and those that share something with them.
+"""Whose scores a change can move: the claims whose facts it changed, and those that share something with them.
 
-A row touches claims as the model's `[changed]` says, in the state before the change and in the state after it. From
-there a rule names its reach: `self`, the kinds of links through which another claim's rows count for it, `component`
-(which goes on along the links, evaluate.py), or `all`. Links are followed in both states too, so that a claim which has
-just lost its neighbour is scored as well. A value that more claims share than any rule looks at, before and after, is
-not followed: for those rules it counts for nothing either way.
+A row touches claims as the model's `[changed]` says, in the state before the change and in the state after it; those
+whose inputs then differ are changed (facts.py). From there a rule names its reach: `self`, the kinds of links through
+which another claim's rows count for it, `component` (which goes on along the links, evaluate.py), or `all`. Links are
+followed as they were and as they are, so that a claim which has just lost its neighbour is scored as well. A value that
+more claims share than any rule looks at, before and after, is not followed: it counts for nothing either way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from claimhouse.fraud import compose, graph
+from claimhouse.fraud.facts import Facts, put
 from claimhouse.fraud.rule import LINKS, Rule
-from claimhouse.marts.model import Model
 
 GRAPH_LINKS = ("phone", "account", "address", "vin")
 NO_HUBS = ("provider", "asset", "vin")  # kinds whose rules look at every claim, however many
 
 
 class Reach:
-    """Collects what one change concerns. Call `look` before and after the change is applied, then ask `of`."""
+    """Takes changes into the facts and tells what they concern."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, model: Model, rules: Iterable[Rule]) -> None:
-        self.connection, self.model = connection, model
+    def __init__(self, connection: duckdb.DuckDBPyConnection, facts: Facts, rules: Iterable[Rule]) -> None:
+        self.connection, self.facts = connection, facts
         self.rules = {rule.name: rule for rule in rules}
-        self.tables = {rule.name: compose.tables(rule, model) for rule in self.rules.values()}
-        self._touch = {t: query.sql("duckdb") for t, query in model.changed.items()}
+        self._needs = {rule.name: compose.needs(rule) for rule in self.rules.values()}
+        self._touch = {t: query.sql("duckdb") for t, query in facts.model.changed.items()}
         self._hub = max((int(r.values.get("hub", 0)) for r in self.rules.values()), default=0)
-        self.touched: dict[str, pa.Array] = {}
-        self._linked: list[pa.Table] = []
+        self._key = connection.sql("SELECT claim_id FROM claim_input LIMIT 0").to_arrow_table().schema.field(0).type
+        self._prepared: set[str] = set()
+        if "link_input" in facts.kept:
+            self._prepare()
 
-    def begin(self) -> None:
-        """Forget the last change."""
-        self.touched, self._linked = {}, []
+    def take(
+        self, tables: Iterable[str], keys: Mapping[str, tuple[str, ...]], apply: Callable[[], None]
+    ) -> dict[str, pa.Array | None]:
+        """Rule -> the claims to score again, None for all; rules that nothing concerns are left out.
 
-    def look(self, tables: Iterable[str], keys: Mapping[str, tuple[str, ...]]) -> None:
-        """Find who is touched in the state as it is now, by rows whose keys are in `changed_keys_<table>`."""
+        `idle` then names those that can hold on none of these claims: too few share anything with others.
+
+        The keys of changed rows are in `changed_keys_<table>`; `apply` puts the rows into the tables.
+        """
+        self.idle: set[str] = set()
+        tables = [t for t in tables if t in self._touch]
+        touched: dict[str, pa.Array] = {}
+        self._look(tables, keys, touched)
+        apply()
+        self._look(tables, keys, touched)
+        differing = self.facts.differences(touched)
+        changed = {name: _union(differing, needs) for name, needs in self._needs.items()}
+        changed = {name: claims for name, claims in changed.items() if len(claims)}
+        linked = [c for name, c in changed.items() if self._kinds(self.rules[name])]
+        before = self._linked(linked)
+        self.facts.replace(differing)
+        after = self._linked(linked)
+        return {name: self._of(self.rules[name], claims, [before, after]) for name, claims in changed.items()}
+
+    def _look(
+        self, tables: Iterable[str], keys: Mapping[str, tuple[str, ...]], touched: dict[str, pa.Array]
+    ) -> None:
+        """Add whom the changed rows touch in the state as it is now."""
         for table in tables:
-            if table not in self._touch:
-                continue
-            match = " AND ".join(f't."{k}" = k."{k}"' for k in keys[table])
-            self.connection.execute(
-                f"CREATE OR REPLACE TEMP TABLE changed AS SELECT t.* FROM {table} t"
-                f" JOIN changed_keys_{table} k ON {match}"
-            )
-            found = self.connection.sql(self._touch[table]).to_arrow_table()["claim_id"]
-            known = self.touched.get(table)
-            self.touched[table] = graph.distinct(found) if known is None else graph.distinct(known, found)
-        self._follow()
+            rows = self.connection.execute(self._touching(table, keys[table])).fetchall()
+            found = pa.array([row[0] for row in rows], self._key)
+            touched[table] = graph.distinct(found, *([touched[table]] if table in touched else []))
 
-    def _follow(self) -> None:
-        every = self._all()
-        if not len(every):
-            return
-        self.connection.register("_touched", pa.table({"claim_id": every}))
-        self._linked.append(
-            self.connection.sql(f"""
-            WITH reached AS (
-                SELECT DISTINCT kind, value FROM link_input WHERE claim_id IN (SELECT claim_id FROM _touched)
+    def _touching(self, table: str, key: tuple[str, ...]) -> str:
+        """The statement that tells whom the rows of a table with changed keys touch, prepared once."""
+        if table not in self._prepared:
+            match = " AND ".join(f't."{k}" = k."{k}"' for k in key)
+            rows = f"SELECT t.* FROM {table} t JOIN changed_keys_{table} k ON {match}"
+            self.connection.execute(f"PREPARE touching_{table} AS WITH changed AS ({rows}) {self._touch[table]}")
+            self._prepared.add(table)
+        return f"EXECUTE touching_{table}"
+
+    def _linked(self, claims: list[pa.Array]) -> pa.Table | None:
+        """kind and claim_id of the claims that share a value of that kind with one of these, as links are now."""
+        every = graph.distinct(*claims)
+        if not len(every) or "link_input" not in self.facts.kept:
+            return None
+        put(self.connection, "touched_now", every)
+        rows = self.connection.execute(f"EXECUTE linked({self._hub + len(every)})").fetchall()
+        kinds, claims, sizes = zip(*rows, strict=True) if rows else ((), (), ())
+        key = every.type
+        return pa.table({"kind": pa.array(kinds, pa.string()), "claim_id": pa.array(claims, key),
+                         "claims": pa.array(sizes, pa.int64())})  # fmt: skip
+
+    def _prepare(self) -> None:
+        self.connection.execute(f"""
+            PREPARE linked AS WITH reached AS (
+                SELECT DISTINCT kind, value FROM link_input WHERE claim_id IN (SELECT claim_id FROM touched_now)
             ), member AS (
                 SELECT DISTINCT l.kind, l.value, l.claim_id FROM link_input l
                 JOIN reached r ON r.kind = l.kind AND r.value = l.value
             ), size AS (
                 SELECT kind, value, count(*) AS claims FROM member GROUP BY ALL
             )
-            SELECT DISTINCT m.kind, m.claim_id FROM member m JOIN size s ON s.kind = m.kind AND s.value = m.value
-            WHERE m.kind IN {NO_HUBS} OR s.claims <= {self._hub + len(every)}
-            """).to_arrow_table()
-        )
-        self.connection.unregister("_touched")
+            SELECT m.kind, m.claim_id, max(s.claims) FROM member m JOIN size s ON s.kind = m.kind AND s.value = m.value
+            WHERE s.claims > 1 AND (m.kind IN {NO_HUBS} OR s.claims <= $1) GROUP BY ALL
+            """)
 
-    def _all(self) -> pa.Array:
-        return graph.distinct(*self.touched.values())
+    def _least(self, rule: Rule) -> int:
+        """How many claims must share a value before a rule can hold through it."""
+        return min((int(v) for n, v in rule.values.items() if n.startswith("claims_")), default=2)
 
-    def of(self, rule: Rule) -> pa.Array | None:
-        """The claims that a rule must score again: none of them, some, or all (None)."""
-        touched = graph.distinct(*(c for t, c in self.touched.items() if t in self.tables[rule.name]))
-        if not len(touched) and not any(t in self.tables[rule.name] for t in self.touched):
-            return touched
+    def _kinds(self, rule: Rule) -> tuple[str, ...]:
+        return GRAPH_LINKS if "component" in rule.reach else tuple(k for k in rule.reach if k in LINKS)
+
+    def _of(self, rule: Rule, claims: pa.Array, linked: list[pa.Table | None]) -> pa.Array | None:
         if "all" in rule.reach:
             return None
-        kinds = GRAPH_LINKS if "component" in rule.reach else tuple(k for k in rule.reach if k in LINKS)
-        return graph.distinct(touched, *(self._by_kind(kinds))) if kinds else touched
+        kinds, least = self._kinds(rule), self._least(rule)
+        if not kinds or linked[0] is None or linked[1] is None:
+            return claims
+        near = [_some(table, kinds, least) for table in linked if table is not None]
+        if not len(near[1]) and "provider" not in kinds:
+            self.idle.add(rule.name)
+        return graph.distinct(claims, *near)
 
-    def _by_kind(self, kinds: tuple[str, ...]) -> list[pa.ChunkedArray]:
-        wanted = pa.array(kinds, pa.string())
-        return [t.filter(pc.is_in(t["kind"], wanted))["claim_id"] for t in self._linked]
 
+def _some(linked: pa.Table, kinds: tuple[str, ...], least: int) -> pa.ChunkedArray:
+    wanted = pc.is_in(linked["kind"], pa.array(kinds, pa.string()))
+    return linked.filter(pc.and_(wanted, pc.greater_equal(linked["claims"], least)))["claim_id"]
+
+
+def _union(differing: Mapping[str, pa.Array], names: Iterable[str]) -> pa.Array:
+    return graph.distinct(*(differing[name] for name in names if name in differing))

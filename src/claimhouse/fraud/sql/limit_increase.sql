@@ -39,7 +39,7 @@ paid AS (
         SUM(p.amount) AS paid
     FROM risen AS r
     INNER JOIN exposure_input AS e ON e.claim_id = r.claim_id AND e.kind = r.kind
-    INNER JOIN share_input AS p ON p.exposure_id = e.exposure_id
+    INNER JOIN share_input AS p ON p.claim_id = e.claim_id AND p.exposure_id = e.exposure_id
     WHERE p.cost_type = 'indemnity'
     GROUP BY r.claim_id, r.kind
 ),

@@ -13,7 +13,7 @@
 --   claims count 4 claims in the component at least
 --   homes count 3 addresses at least
 --   kinds count 2 kinds of links between addresses at least
---   span days 400 between the reports of two linked claims at most
+--   span days 540 between the reports of two linked claims at most
 --   hub count 25 a value that more claims share links nothing
 -- values:
 --   claims  count  claims in the component

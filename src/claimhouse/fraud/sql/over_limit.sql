@@ -21,7 +21,7 @@ WITH paid AS (
         SUM(p.amount) AS paid
     FROM subject AS s
     INNER JOIN exposure_input AS e ON e.claim_id = s.claim_id
-    INNER JOIN share_input AS p ON p.exposure_id = e.exposure_id
+    INNER JOIN share_input AS p ON p.claim_id = e.claim_id AND p.exposure_id = e.exposure_id
     WHERE p.cost_type = 'indemnity' AND e.limit_amount > 0
     GROUP BY e.claim_id, e.kind, e.limit_amount
 ),

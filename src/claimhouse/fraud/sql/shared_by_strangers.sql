@@ -10,7 +10,7 @@
 -- inputs: subject, claim_input, link_input, component_input, edges
 -- parameters:
 --   links count 1 claims at other addresses at least
---   span days 730 between the reports of two linked claims at most
+--   span days 540 between the reports of two linked claims at most
 --   hub count 25 a value that more claims share links nothing
 -- values:
 --   links   count  claims at other addresses that share something with this one
