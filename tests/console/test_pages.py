@@ -95,9 +95,8 @@ def test_a_claims_history_has_every_version_with_its_changes(client: TestClient,
     assert changed == [["cause"], ["loss_place"], ["notes"], []]
     assert document["versions"][0]["changes"][0]["after"] == FORMULA
     text = client.get(f"/claims/{claims_lake.number}").text
-    order = [
-        text.index(f'id="{s}"') for s in "summary headline activities details parties exposures money history".split()
-    ]
+    sections = ("summary", "headline", "activities", "details", "parties", "exposures", "money", "history")
+    order = [text.index(f'id="{s}"') for s in sections]
     assert order == sorted(order)
 
 

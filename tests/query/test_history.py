@@ -116,7 +116,7 @@ def test_a_wrong_key_and_a_table_without_one_are_told(book: Book) -> None:
     book.table("event", {"what": "text"}, key=(), identity="none", rows=[{"what": "x"}])
     book.cut()
     with Session(book.lake) as session:
-        with pytest.raises(UsageError, match="the key of public.claim is id"):
+        with pytest.raises(UsageError, match=r"the key of public\.claim is id"):
             history(session, CLAIM, {"number": "1"})
         with pytest.raises(UsageError, match="no key"):
             history(session, CLAIM, {"id": "x'; DROP"})

@@ -39,13 +39,7 @@ from claimhouse.marts.model import Model
 
 STREAMS = 16  # live pages at once
 FORM = 64 << 10  # bytes of a posted form
-NAVIGATION = (
-    ("/overview", "Overview"),
-    ("/claims", "Claims"),
-    ("/fraud", "Fraud"),
-    ("/figures", "Figures"),
-    ("/tables", "Tables"),
-)
+NAVIGATION = tuple((f"/{name.lower()}", name) for name in ("Overview", "Claims", "Fraud", "Figures", "Tables"))
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -205,10 +199,9 @@ def _faced(console: Console, ask: Ask, made: Page, bar: dict[str, Any]) -> Respo
 def _absent(console: Console) -> Callable[..., Any]:
     async def answer(request: Request, _: Exception) -> Response:
         ask = Ask(request.url.path, request.query_params)
-        made = Page(
-            "error.html", "Not found", {"error": "there is no such page", "hint": None, "retry": False}, None, 404
-        )
-        bar = await run_in_threadpool(console.bar.lost, ask.at, UsageError("there is no such page"))
+        error = tables.Absent("there is no such page")
+        made = _failed(error)
+        bar = await run_in_threadpool(console.bar.lost, ask.at, error)
         return _faced(console, ask, made, {**bar, "error": None})
 
     return answer

@@ -47,12 +47,12 @@ class Steps:
         """The step that a session's moment comes to: the last transaction in it."""
         if self.single is not None:
             return max(0, self.single.upto(next(iter(session.positions.values())).lsn) - 1)
-        newest = [l.committed[: l.upto(session.positions[s].lsn)].max(initial=0) for s, l in self.lines.items()]
+        newest = [x.committed[: x.upto(session.positions[s].lsn)].max(initial=0) for s, x in self.lines.items()]
         return max(0, int(np.searchsorted(self._times(), max(newest, default=0), side="right")) - 1)
 
     def _times(self) -> np.ndarray:
-        final = min((int(l.committed.max(initial=0)) for l in self.lines.values()), default=0)
-        times = np.unique(np.concatenate([l.committed for l in self.lines.values()] or [np.empty(0, np.int64)]))
+        final = min((int(x.committed.max(initial=0)) for x in self.lines.values()), default=0)
+        times = np.unique(np.concatenate([x.committed for x in self.lines.values()] or [np.empty(0, np.int64)]))
         return times[times < final]
 
 

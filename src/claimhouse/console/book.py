@@ -14,10 +14,10 @@ from claimhouse.query.session import Session
 
 SCHEMA = "public"
 # the tables, and of those that other books may have too, the columns that tell
-TABLES = (
-    "claim policy party adjuster exposure coverage reserve_txn payment payment_line recovery_txn activity claim_party "
-    "claim_status_history insured_asset provider invoice catastrophe policy_version"
-).split()
+_NAMES = """
+claim policy party adjuster exposure coverage reserve_txn payment payment_line recovery_txn activity claim_party
+claim_status_history insured_asset provider invoice catastrophe policy_version"""
+TABLES = tuple(_NAMES.split())
 _TELLING = {"claim": {"claim_id", "claim_number", "policy_id", "loss_date", "reported_at", "status", "line"}}
 
 

@@ -1,4 +1,4 @@
-"""One claim, in ClaimCenter's order: summary, headline, activities, loss details, parties, exposures, money, history."""
+"""One claim in ClaimCenter's order: summary, headline, activities, details, parties, exposures, money, history."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ _SECTIONS = {
     "activities": """
 SELECT y.kind, y.subject, y.status, y.due_on, y.created_at, y.done_at, a.name AS assigned_to
 FROM {activity} y LEFT JOIN {adjuster} a ON a.adjuster_id = y.assigned_to
-WHERE y.claim_id = {id} ORDER BY y.status <> 'open', coalesce(y.done_at, y.due_on) DESC, y.activity_id DESC LIMIT 200""",
+WHERE y.claim_id = {id}
+ORDER BY y.status <> 'open', coalesce(y.done_at, y.due_on) DESC, y.activity_id DESC LIMIT 200""",
     "parties": """
 SELECT string_agg(x.role, ', ' ORDER BY x.role <> 'insured', x.role) AS roles, p.name, p.kind, p.phone, p.email,
   min(x.added_at) AS added_at, bool_or(x.role = 'insured') AS insured
@@ -75,10 +76,10 @@ FROM (
 ) WINDOW so AS (ORDER BY moved_at, kind DESC, id ROWS UNBOUNDED PRECEDING)
 ORDER BY moved_at, kind DESC, id LIMIT 2000""",
 }
-_NEEDED = (
-    "claim policy party adjuster insured_asset catastrophe activity claim_party exposure coverage reserve_txn "
-    "payment payment_line invoice recovery_txn claim_status_history"
-).split()
+_NAMES = """
+claim policy party adjuster insured_asset catastrophe activity claim_party exposure coverage reserve_txn payment
+payment_line invoice recovery_txn claim_status_history"""
+_NEEDED = tuple(_NAMES.split())
 
 
 def claim_page(reading: Reading, book: Book, ask: Ask) -> Page:
@@ -96,7 +97,7 @@ def claim_page(reading: Reading, book: Book, ask: Ask) -> Page:
         "claim": claim,
         "money": _money(sections),
         "clocks": _clocks(claim, sections),
-        "details": _details(claim.get("details")),
+        "details": _details(str(claim.get("details") or "")),
         **sections,
         "versions": versions,
         "chart": _chart(sections["movements"]),
@@ -141,11 +142,11 @@ def _date(value: Any) -> Any:
     return value.astimezone(UTC).date() if isinstance(value, datetime) else value
 
 
-def _details(text: str | None) -> dict[str, str]:
+def _details(text: str) -> dict[str, str]:
     try:
         found = json.loads(text or "{}")
     except ValueError:
-        return {"details": text or ""}
+        return {"details": text}
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 

@@ -209,7 +209,7 @@ def _cell(cell: Row | None, top: float) -> Row | None:
 
 
 def _averages(cells: Mapping[tuple[date, int], Row], origins: list[date], ages: list[int]) -> dict[str, list[Any]]:
-    """Per age: the volume-weighted link ratio of all origins, and the plain mean of the newest three. Whole ages only."""
+    """Per age: the volume-weighted link ratio of all origins, and the mean of the newest three. Whole ages only."""
     weighted: list[float | None] = []
     recent: list[float | None] = []
     for age, following in zip(ages, [*ages[1:], None], strict=True):
@@ -235,7 +235,7 @@ def _link_heat(link: float | None, average: float | None) -> int:
 
 
 def ageing(table: pa.Table | None) -> Row:
-    """Open claims by band, in all and by adjuster; `share` of the widest bar in percent."""
+    """Open claims by band, in all and by adjuster."""
     rows = _listed(table)
     by_adjuster: dict[str, dict[str, int]] = {}
     oldest: dict[str, int] = {}
@@ -244,17 +244,7 @@ def ageing(table: pa.Table | None) -> Row:
         by_adjuster.setdefault(name, dict.fromkeys(BANDS, 0))[row["band"]] = row["claims"]
         oldest[name] = max(oldest.get(name, 0), row["oldest_days"])
     totals = {band: sum(a[band] for a in by_adjuster.values()) for band in BANDS}
-    most = max([sum(a.values()) for a in by_adjuster.values()] or [1]) or 1
-    people = [
-        {
-            "name": n,
-            "bands": b,
-            "all": sum(b.values()),
-            "oldest": oldest[n],
-            "share": round(100 * sum(b.values()) / most),
-        }
-        for n, b in by_adjuster.items()
-    ]
+    people = [{"name": n, "bands": b, "all": sum(b.values()), "oldest": oldest[n]} for n, b in by_adjuster.items()]
     people.sort(key=lambda p: (-p["bands"][">60"], -p["all"]))
     return {"bands": BANDS, "totals": totals, "all": sum(totals.values()), "people": people}
 

@@ -3,11 +3,11 @@
 A hit never decides anything. The rules' side gives `claimhouse.fraud.queue`:
 
     queue(session) -> list of entries, highest score first; None where no rules have run on this lake
-    an entry: claim (its number), score (0 to 1), previous (score before the last change, or None), since (datetime), hits
-    a hit:    rule, title, score (0 to 1), reason, values (name -> value), lsn, first_held (datetime), withdrawn (datetime | None)
+    an entry: claim (its number), score (0 to 1), previous (score before it last changed, or None), since, hits
+    a hit:    rule, title, score (0 to 1), reason, values (name -> value), lsn, first_held, withdrawn (or None)
 
-(attributes or keys of those names). Scores are shown as 0 to 100. This side adds bands, dispositions and the page. Until the rules' side is there, or
-has run, the page says so.
+(attributes or keys of those names; times as datetime or ISO text). Scores are shown as 0 to 100. This side adds bands,
+dispositions and the page. Until the rules' side is there, or has run, the page says so.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _rows(entries: list[Row]) -> pa.Table:
     for entry in entries:
         decided = entry["disposition"]
         for hit in entry["hits"]:
-            rows.append(
+            rows += [
                 {
                     **{n: entry[n] for n in ("claim", "score", "band")},
                     "disposition": entry["verdict"],
@@ -155,5 +155,5 @@ def _rows(entries: list[Row]) -> pa.Table:
                     **{n: hit[n] for n in ("rule", "title", "reason", "lsn")},
                     "hit_score": hit["score"],
                 }
-            )
+            ]
     return pa.Table.from_pylist(rows, schema)

@@ -1,7 +1,7 @@
 """The moments that the valued-as-of bar steps through: every transaction that the console knows, in order of the log.
 
-Kept as a few numbers per transaction (position, commit time, transaction id, rows), at most `LIMIT` of them, the newest
-ones; what is new is added when a newer snapshot is shown. A moment before them is still reached by its time or position.
+Kept as a few numbers per transaction (position, commit time, transaction id, rows), at most `LIMIT` of them, the newest;
+what is new is added when a newer snapshot is shown. A moment before them is still reached by its time or position.
 """
 
 from __future__ import annotations

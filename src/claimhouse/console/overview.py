@@ -37,7 +37,8 @@ moved AS (
 )
 SELECT moved.day, CAST(sum(opened) AS BIGINT) AS opened, CAST(sum(closed) AS BIGINT) AS closed,
   CAST(sum(paid) AS DOUBLE) AS paid, CAST(sum(reserved) AS DOUBLE) AS reserved
-FROM moved CROSS JOIN newest n WHERE moved.day > n.day - 8 AND moved.day <= n.day GROUP BY moved.day ORDER BY moved.day"""
+FROM moved CROSS JOIN newest n WHERE moved.day > n.day - 8 AND moved.day <= n.day
+GROUP BY moved.day ORDER BY moved.day"""
 
 
 def watch_claims(snapshot: LakeSnapshot, cuts: list[Cut]) -> list[tuple[str, dict[str, Any]]]:

@@ -35,12 +35,12 @@ class Version:
     """One version of a row. `op`: r found by a copy, c insert, u update, d delete, t truncate.
 
     `values` by the source's column names, of a delete the last ones; `changed` names what differs from the version
-    before (empty where there is none). `key` is the row's key in this version; `moved_to` the key that it went on under.
+    before (empty where there is none). `key` is the row's key in this version; `moved_to` the one that it went on under.
     """
 
     op: str
     order: Order
-    committed_at: datetime
+    committed_at: datetime | None  # None where only a later copy tells that the row was gone
     xid: int | None
     cut: int
     key: dict[str, str]
