@@ -151,8 +151,8 @@ def _keyed(table: Table, ground: DataFrame, stream: DataFrame) -> DataFrame:
     former = [f.coalesce(old_name(k), k).alias(k) for k in keys]
     gone = f.struct(*former, (f.col("_pos") * 2 + 0).alias("_at"), f.lit(False).alias("_live"))
     variants = f.when(moved, f.array(own, gone)).otherwise(f.array(own))
-    touched = stream.select(f.explode(variants).alias("u"), *_META, *(c.physical for c in rest)).select(
-        "u.*", *_META, *(c.physical for c in rest)
+    touched = stream.select(f.explode(variants).alias("_variant"), *_META, *(c.physical for c in rest)).select(
+        "_variant.*", *_META, *(c.physical for c in rest)
     )
     picks: list[Any] = [f.max_by("_live", "_at").alias("_live")]
     for column in rest:
@@ -160,22 +160,22 @@ def _keyed(table: Table, ground: DataFrame, stream: DataFrame) -> DataFrame:
         picks.append(f.max_by(column.physical, f.when(came, f.col("_at"))).alias(column.physical))
         picks.append(f.max(came).alias(f"_came_{column.physical}"))
     picks += [f.max_by(name, "_at").alias(name) for name in ("_end_lsn", "_committed_at")]
-    newest = touched.groupBy(*keys).agg(*picks).alias("n")
-    joined = ground.alias("g").join(newest, [f.col(f"g.{k}") == f.col(f"n.{k}") for k in keys], "full")
-    untouched = f.col("n._live").isNull()
+    newest = touched.groupBy(*keys).agg(*picks).alias("_n")
+    joined = ground.alias("_g").join(newest, [f.col(f"_g.{k}") == f.col(f"_n.{k}") for k in keys], "full")
+    untouched = f.col("_n._live").isNull()
     columns: list[SparkColumn] = []
     for column in table.columns:
         name = column.physical
         if column.key:
-            columns.append(f.coalesce(f"n.{name}", f"g.{name}").alias(name))
+            columns.append(f.coalesce(f"_n.{name}", f"_g.{name}").alias(name))
         else:
-            ours = untouched | ~f.col(f"n._came_{name}")
-            columns.append(f.when(ours, f.col(f"g.{name}")).otherwise(f.col(f"n.{name}")).alias(name))
+            ours = untouched | ~f.col(f"_n._came_{name}")
+            columns.append(f.when(ours, f.col(f"_g.{name}")).otherwise(f.col(f"_n.{name}")).alias(name))
     columns += [
-        f.when(untouched, f.col(f"g.{name}")).otherwise(f.col(f"n.{name}")).alias(name)
+        f.when(untouched, f.col(f"_g.{name}")).otherwise(f.col(f"_n.{name}")).alias(name)
         for name in ("_end_lsn", "_committed_at")
     ]
-    return joined.where(untouched | f.col("n._live")).select(columns)
+    return joined.where(untouched | f.col("_n._live")).select(columns)
 
 
 def _whole(table: Table, ground: DataFrame, stream: DataFrame) -> DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,9 @@ from claimhouse.pipeline.options import CaptureOptions
 
 pytestmark = pytest.mark.stack
 
+KINDS = f"kinds_{os.getpid()}"  # a kept stack has the tables of earlier runs
 TABLE = """
-CREATE TABLE kinds (
+CREATE TABLE {kinds} (
     id int PRIMARY KEY, b bool, i2 smallint, i8 bigint, f4 real, f8 float8, n numeric(12,2), bare numeric, t text,
     c char(5), raw bytea, d date, ts timestamp, tz timestamptz, tm time, iv interval, u uuid, j jsonb, ia int[],
     ta text[], na numeric(5,2)[], o oid, ip inet, r int4range, bits bit(3))
@@ -56,9 +58,7 @@ def embedded(stack: Stack, tmp_path: Path) -> Iterator[Lake]:
     """The embedded runtime beside the stack, on the same source."""
     stop = threading.Event()
     events: list[str] = []
-    options = CaptureOptions(
-        "other", stack.admin_dsn, str(tmp_path / "lake"), tables=["kinds", "log"], flush_interval=1
-    )
+    options = CaptureOptions("other", stack.admin_dsn, str(tmp_path / "lake"), tables=[KINDS, "log"], flush_interval=1)
     capture = Capture(options, lambda kind, fields: events.append(kind))
     thread = threading.Thread(target=capture.run, args=(stop,))
     thread.start()
@@ -88,20 +88,19 @@ def _plain(value: Any) -> Any:
 def test_both_runtimes_log_the_same_rows(
     stack: Stack, source: psycopg.Connection[Any], request: pytest.FixtureRequest
 ) -> None:
-    source.execute("DROP TABLE IF EXISTS kinds")
-    source.execute(TABLE)
-    until(lambda: stack.trino.run("SELECT count(*) FROM main__public.kinds")[0][0] == 0, within=300)
+    source.execute(TABLE.replace("{kinds}", KINDS).encode())
+    until(lambda: stack.trino.run(f"SELECT count(*) FROM main__public.{KINDS}")[0][0] == 0, within=300)
     other: Lake = request.getfixturevalue("embedded")
     ours = open_lake(stack.topology.lake, s3_options(stack.topology, stack.secrets))
     after = _position(source)
     for statements in WORKLOAD:
         with source.transaction():
             for statement in statements:
-                source.execute(statement.encode())
+                source.execute(statement.replace("kinds", KINDS).encode())
     upto = _position(source)
 
     def same() -> bool:
-        for folder in ("public/kinds", "public/log"):
+        for folder in (f"public/{KINDS}", "public/log"):
             left = streamed(other, "other", folder, after, upto)
             right = streamed(ours, "main", folder, after, upto)
             assert left and right, (folder, left is None, right is None)
