@@ -1,6 +1,6 @@
 """The moments that the valued-as-of bar steps through: every transaction that the console knows, in order of the log.
 
-Kept as a few numbers per transaction (position, commit time, transaction id, rows), at most `LIMIT` of them, the newest;
+Kept as a few numbers per transaction (position, commit time, transaction id, rows), at most `LIMIT` of them, newest;
 what is new is added when a newer snapshot is shown. A moment before them is still reached by its time or position.
 """
 

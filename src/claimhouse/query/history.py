@@ -35,7 +35,7 @@ class Version:
     """One version of a row. `op`: r found by a copy, c insert, u update, d delete, t truncate.
 
     `values` by the source's column names, of a delete the last ones; `changed` names what differs from the version
-    before (empty where there is none). `key` is the row's key in this version; `moved_to` the one that it went on under.
+    before (empty where there is none). `key` is the row's key in this version; `moved_to` the one it went on under.
     """
 
     op: str
