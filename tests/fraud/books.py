@@ -90,12 +90,13 @@ class Case:
 def change(engine: Engine, rows: Mapping[str, list[tuple[str, dict[str, Any]]]]) -> list[Any]:
     """Take rows (table -> [(op, row)]) into an engine's book as a cut would."""
     connection = engine.scorer.connection
-    for table, listed in rows.items():
-        mirror.prepare(connection, table, key_of(table), log_of(connection, table, listed))
+    logs = {table: log_of(connection, table, listed) for table, listed in rows.items()}
+    for table, log in logs.items():
+        mirror.prepare(connection, table, key_of(table), log)
 
     def apply() -> None:
-        for table in rows:
-            mirror.apply(connection, table, key_of(table))
+        for table, log in logs.items():
+            mirror.apply(connection, table, key_of(table), log)
 
     return engine.change(list(rows), {table: key_of(table) for table in rows}, apply)
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from claimhouse.errors import ClaimhouseError, LakeError, QueryError
 from claimhouse.fraud import model as models
 from claimhouse.fraud.engine import Engine
 from claimhouse.fraud.hits import Event, HitWriter, Moment
@@ -123,8 +122,8 @@ def follow(
             try:
                 last = follower.start()
                 break
-            except (NotThere, QueryError, LakeError) as error:
-                if once or not _may_come(error):
+            except NotThere:
+                if once:
                     raise
                 stop.wait(PATIENCE)
         while last is not None:
@@ -144,8 +143,3 @@ def follow(
         return last
     finally:
         follower.close()
-
-
-def _may_come(error: ClaimhouseError) -> bool:
-    """Whether waiting may help: a table or a first cut that is not there yet."""
-    return isinstance(error, NotThere) or "no table" in str(error) or "no cut yet" in str(error)

@@ -55,7 +55,7 @@ class Mirror:
 
     def __init__(self, lake: Lake, model: Model, source: str | None = None) -> None:
         self.lake, self.model = lake, model
-        self.connection = duckdb.connect(config={"threads": 2})
+        self.connection = duckdb.connect(config={"threads": 1})
         self.connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
         self._registry: tuple[str, Registry] | None = None
         with Session(lake, sources=None if source is None else [source]) as session:
@@ -128,26 +128,25 @@ class Change:
 
     def apply(self) -> None:
         """Take the rows into the mirror."""
-        for name in self.rows:
-            apply(self.mirror.connection, name, self.mirror.key(name))
+        for name, rows in self.rows.items():
+            apply(self.mirror.connection, name, self.mirror.key(name), rows)
         self.mirror.moment = self.moment
 
 
 def make_room(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str]) -> None:
-    """The tables that `prepare` fills: `changed_keys_<table>` and `changed_new_<table>`."""
+    """The table that `prepare` fills."""
     keys = ", ".join(map(quote, key))
     connection.execute(
         f"CREATE OR REPLACE TABLE changed_keys_{name} AS"
-        f" SELECT {keys}, true AS live, 0::BIGINT AS _place FROM {name} LIMIT 0;"
-        f"CREATE OR REPLACE TABLE changed_new_{name} AS FROM {name} LIMIT 0"
+        f" SELECT {keys}, true AS live, 0::BIGINT AS _place FROM {name} LIMIT 0"
     )
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str], rows: pa.Table) -> None:
-    """`rows` in order of the log: `_op`, the table's columns, `_old_<key>` where an update moved the row.
+    """Set the keys that `rows` concern out in `changed_keys_<table>`, with whether and at which place they live on.
 
-    Fills `changed_keys_<table>`: every key concerned, and whether it is there afterwards; `changed_new_<table>`: the
-    rows as they will be. No catalog entry is made: prepared statements keep their plans.
+    `rows`, in order of the log: `_op`, the table's columns, `_old_<key>` where an update moved the row. No catalog entry
+    is made: prepared statements keep their plans.
     """
     given = rows.append_column("_place", pa.array(range(rows.num_rows), pa.int64()))
     keys = ", ".join(map(quote, key))
@@ -161,20 +160,19 @@ def prepare(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str]
         f"INSERT INTO changed_keys_{name} BY NAME SELECT {keys}, arg_max(live, _at) AS live,"
         f" arg_max(_place, _at) AS _place FROM ({events}) GROUP BY ALL"
     )
-    match = " AND ".join(f"r.{quote(k)} = k.{quote(k)}" for k in key)
+
+
+def apply(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str], rows: pa.Table) -> None:
+    """Put rows that were prepared in the place of those that they concern."""
+    given = rows.append_column("_place", pa.array(range(rows.num_rows), pa.int64()))
     columns = ", ".join(f"r.{quote(c)}" for c in given.column_names if not c.startswith("_"))
-    connection.execute(f"TRUNCATE changed_new_{name}")
+    if set(pc.unique(rows["_op"]).to_pylist()) != {"c"}:
+        match = " AND ".join(f"t.{quote(k)} = k.{quote(k)}" for k in key)
+        connection.execute(f"DELETE FROM {name} t WHERE EXISTS (SELECT 1 FROM changed_keys_{name} k WHERE {match})")
     connection.execute(
-        f"INSERT INTO changed_new_{name} BY NAME SELECT {columns} FROM given r"
-        f" JOIN changed_keys_{name} k ON r._place = k._place AND k.live AND {match}"
+        f"INSERT INTO {name} BY NAME SELECT {columns} FROM given r"
+        f" JOIN changed_keys_{name} k ON r._place = k._place AND k.live"
     )
-
-
-def apply(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str]) -> None:
-    """Put what `prepare` made in the place of the rows that it concerns."""
-    match = " AND ".join(f"t.{quote(k)} = k.{quote(k)}" for k in key)
-    connection.execute(f"DELETE FROM {name} t WHERE EXISTS (SELECT 1 FROM changed_keys_{name} k WHERE {match})")
-    connection.execute(f"INSERT INTO {name} BY NAME FROM changed_new_{name}")
 
 
 def _places(session: Session, model: Model) -> tuple[str, dict[str, tuple[str, set[str]]]]:
@@ -184,7 +182,7 @@ def _places(session: Session, model: Model) -> tuple[str, dict[str, tuple[str, s
     visible = set(session.tables())
     for name, needed in columns(model).items():
         parts = tuple(p.strip('"') for p in name.split("."))
-        table = session.names.find(session.path(parts if len(parts) > 1 else parts[0]))
+        table = session.names.find(parts)
         if table is None or table not in visible:
             raise NotThere(f"table {name} is not in the lake yet", hint="it is still being copied, or not captured")
         sources.add(table.source)

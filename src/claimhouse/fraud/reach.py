@@ -3,8 +3,9 @@
 A row touches claims as the model's `[changed]` says, in the state before the change and in the state after it; those
 whose inputs then differ are changed (facts.py). From there a rule names its reach: `self`, the kinds of links through
 which another claim's rows count for it, `component` (which goes on along the links, evaluate.py), or `all`. Links are
-followed as they were and as they are, so that a claim which has just lost its neighbour is scored as well. A value that
-more claims share than any rule looks at, before and after, is not followed: it counts for nothing either way.
+followed as they were and as they are, so that a claim which has just lost its neighbour is scored as well. Not followed
+is what counts for nothing before and after: a value that more claims share than any rule looks at, a claim further away
+in days than the rule sees, a burst of too few. (A value that comes near the number at which it counts as a hub is.)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from claimhouse.fraud.facts import Facts, put
 from claimhouse.fraud.rule import LINKS, Rule
 
 GRAPH_LINKS = ("phone", "account", "address", "vin")
+BURST = 90  # the longest window of the rules that count bursts (sql/parts/bursts.sql)
 NO_HUBS = ("provider", "asset", "vin")  # kinds whose rules look at every claim, however many
 
 
@@ -31,7 +33,8 @@ class Reach:
         self.rules = {rule.name: rule for rule in rules}
         self._needs = {rule.name: compose.needs(rule) for rule in self.rules.values()}
         self._touch = {t: query.sql("duckdb") for t, query in facts.model.changed.items()}
-        self._hub = max((int(r.values.get("hub", 0)) for r in self.rules.values()), default=0)
+        hubs = [int(rule.values["hub"]) for rule in self.rules.values() if "hub" in rule.values] or [0]
+        self._hubs = (min(hubs), max(hubs))
         self._key = connection.sql("SELECT claim_id FROM claim_input LIMIT 0").to_arrow_table().schema.field(0).type
         self._prepared: set[str] = set()
         if "link_input" in facts.kept:
@@ -55,6 +58,8 @@ class Reach:
         differing = self.facts.differences(touched)
         changed = {name: _union(differing, needs) for name, needs in self._needs.items()}
         changed = {name: claims for name, claims in changed.items() if len(claims)}
+        alone = graph.distinct(*(c for name, c in changed.items() if self.rules[name].reach == ("self",)))
+        changed |= {n: alone for n in changed if self.rules[n].reach == ("self",)}  # one subject for all of them
         linked = [c for name, c in changed.items() if self._kinds(self.rules[name])]
         before = self._linked(linked)
         self.facts.replace(differing)
@@ -80,29 +85,41 @@ class Reach:
         return f"EXECUTE touching_{table}"
 
     def _linked(self, claims: list[pa.Array]) -> pa.Table | None:
-        """kind and claim_id of the claims that share a value of that kind with one of these, as links are now."""
+        """Who shares a value of a kind with one of these claims, as links are now: kind, claim_id, and of that value
+        how many claims share it, how many of them within BURST days of one of these, and how many days away it is."""
         every = graph.distinct(*claims)
         if not len(every) or "link_input" not in self.facts.kept:
             return None
         put(self.connection, "touched_now", every)
-        rows = self.connection.execute(f"EXECUTE linked({self._hub + len(every)})").fetchall()
-        kinds, claims, sizes = zip(*rows, strict=True) if rows else ((), (), ())
-        key = every.type
-        return pa.table({"kind": pa.array(kinds, pa.string()), "claim_id": pa.array(claims, key),
-                         "claims": pa.array(sizes, pa.int64())})  # fmt: skip
+        most, near_hub = self._hubs[1] + len(every), self._hubs[0] - len(every)
+        rows = self.connection.execute(f"EXECUTE linked({most}, {near_hub})").fetchall()
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 5
+        kinds = [pa.string(), self._key, pa.int64(), pa.int64(), pa.int64()]
+        arrays = [pa.array(values, kind) for values, kind in zip(columns, kinds, strict=True)]
+        return pa.table(arrays, names=["kind", "claim_id", "claims", "near", "days"])
 
     def _prepare(self) -> None:
         self.connection.execute(f"""
             PREPARE linked AS WITH reached AS (
-                SELECT DISTINCT kind, value FROM link_input WHERE claim_id IN (SELECT claim_id FROM touched_now)
+                SELECT DISTINCT l.kind, l.value, l.claim_id, c.reported_on AS day
+                FROM link_input l JOIN claim_input c ON c.claim_id = l.claim_id
+                WHERE l.claim_id IN (SELECT claim_id FROM touched_now)
             ), member AS (
-                SELECT DISTINCT l.kind, l.value, l.claim_id FROM link_input l
-                JOIN reached r ON r.kind = l.kind AND r.value = l.value
+                SELECT DISTINCT l.kind, l.value, l.claim_id, c.reported_on AS day FROM link_input l
+                JOIN (SELECT DISTINCT kind, value FROM reached) r ON r.kind = l.kind AND r.value = l.value
+                JOIN claim_input c ON c.claim_id = l.claim_id
             ), size AS (
-                SELECT kind, value, count(*) AS claims FROM member GROUP BY ALL
+                SELECT kind, value, count(*) AS claims FROM member GROUP BY ALL HAVING count(*) > 1
+            ), pair AS (
+                SELECT m.kind, m.claim_id, s.claims, abs(m.day - r.day) AS days,
+                    count(*) FILTER (abs(m.day - r.day) < {BURST}) OVER (PARTITION BY r.kind, r.value, r.claim_id) AS near
+                FROM member m JOIN reached r ON r.kind = m.kind AND r.value = m.value
+                JOIN size s ON s.kind = m.kind AND s.value = m.value
+                WHERE m.kind IN {NO_HUBS} OR s.claims <= $1
             )
-            SELECT m.kind, m.claim_id, max(s.claims) FROM member m JOIN size s ON s.kind = m.kind AND s.value = m.value
-            WHERE s.claims > 1 AND (m.kind IN {NO_HUBS} OR s.claims <= $1) GROUP BY ALL
+            SELECT kind, claim_id, max(claims), max(CASE WHEN claims >= $2 THEN claims ELSE near END),
+                min(CASE WHEN claims >= $2 THEN 0 ELSE days END)
+            FROM pair GROUP BY ALL
             """)
 
     def _least(self, rule: Rule) -> int:
@@ -118,15 +135,20 @@ class Reach:
         kinds, least = self._kinds(rule), self._least(rule)
         if not kinds or linked[0] is None or linked[1] is None:
             return claims
-        near = [_some(table, kinds, least) for table in linked if table is not None]
+        near = [_some(table, kinds, least, rule.days) for table in linked if table is not None]
         if not len(near[1]) and "provider" not in kinds:
             self.idle.add(rule.name)
         return graph.distinct(claims, *near)
 
 
-def _some(linked: pa.Table, kinds: tuple[str, ...], least: int) -> pa.ChunkedArray:
+def _some(linked: pa.Table, kinds: tuple[str, ...], least: int, days: int | None) -> pa.ChunkedArray:
     wanted = pc.is_in(linked["kind"], pa.array(kinds, pa.string()))
-    return linked.filter(pc.and_(wanted, pc.greater_equal(linked["claims"], least)))["claim_id"]
+    wanted = pc.and_(wanted, pc.greater_equal(linked["claims"], least))
+    if least > 2:
+        wanted = pc.and_(wanted, pc.greater_equal(linked["near"], least))
+    if days is not None:
+        wanted = pc.and_(wanted, pc.less_equal(linked["days"], days))
+    return linked.filter(wanted)["claim_id"]
 
 
 def _union(differing: Mapping[str, pa.Array], names: Iterable[str]) -> pa.Array:

@@ -7,6 +7,7 @@
     -- source: who says so
     -- weight: 0 to 1, how much a full score counts beside other rules
     -- reach: self, all, component, or kinds of link_input: whose claims a changed claim concerns
+    -- within: days between two claims' reports beyond which they do not concern each other: numbers and parameters, added
     -- inputs: inputs and parts that the body reads
     -- then: a part that finishes the rows (it reads them as `member`)
     -- parameters:
@@ -37,7 +38,7 @@ from claimhouse.marts.inputs import InputColumn
 
 CLASSES = ("row", "lookup", "windowed", "statistics", "graph")
 LINKS = ("claimant", "address", "phone", "account", "provider", "asset", "vin")
-_PLAIN = ("title", "class", "indicator", "explanation", "source", "weight", "reach", "inputs", "then")
+_PLAIN = ("title", "class", "indicator", "explanation", "source", "weight", "reach", "within", "inputs", "then")
 _FIELD = re.compile(r"--\s?([a-z]+):\s*(.*)")
 
 
@@ -63,6 +64,7 @@ class Rule:
     source: str
     weight: float
     reach: tuple[str, ...]
+    within: tuple[str, ...]
     inputs: tuple[str, ...]
     then: str | None
     parameters: tuple[Parameter, ...]
@@ -74,6 +76,13 @@ class Rule:
     def values(self) -> dict[str, Any]:
         """Every parameter's value."""
         return {p.name: self.given.get(p.name, p.default) for p in self.parameters}
+
+    @property
+    def days(self) -> int | None:
+        """Days between two claims' reports beyond which they do not concern each other, None if there are none."""
+        if not self.within:
+            return None
+        return sum(int(word) if word.isdigit() else int(self.values[word]) for word in self.within)
 
     def text(self, found: Mapping[str, Any]) -> str:
         """The indicator in words, for a hit's values."""
@@ -117,6 +126,7 @@ def parse(name: str, text: str, *, part: bool = False) -> Rule:
         kind=kind,
         weight=_share(name, fields.get("weight", "0")),
         reach=reach,
+        within=tuple(fields.get("within", "").replace("+", " ").split()),
         inputs=_listed(fields.get("inputs", "")),
         then=fields.get("then") or None,
         parameters=tuple(_parameter(name, line) for line in blocks["parameters"]),

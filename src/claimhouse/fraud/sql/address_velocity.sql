@@ -5,6 +5,7 @@
 -- source: NICB indicators (several claimants at one address)
 -- weight: 0.7
 -- reach: address
+-- within: 90
 -- inputs: subject, claim_input, link_input
 -- then: bursts
 -- parameters:
@@ -15,7 +16,6 @@
 --   homes count 1 different addresses at least
 --   hub count 60 a value that more claims share is a switchboard or an agent, and left out
 -- values:
---   claims   count  claims that ever shared it
 --   parties  count  different claimants in the busiest 90 days
 --   homes    count  different addresses in them
 --   in_7     count  most claims within 7 days, this one among them

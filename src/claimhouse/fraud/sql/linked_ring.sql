@@ -8,6 +8,7 @@
 -- source: NICB and Coalition Against Insurance Fraud on organised rings; connected components as in entity resolution
 -- weight: 0.8
 -- reach: component
+-- within: span
 -- inputs: subject, claim_input, link_input, component_input, edges
 -- parameters:
 --   claims count 4 claims in the component at least

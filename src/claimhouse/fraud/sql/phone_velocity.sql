@@ -6,6 +6,7 @@
 -- source: NICB indicators (shared telephone numbers)
 -- weight: 0.75
 -- reach: phone
+-- within: 90
 -- inputs: subject, claim_input, link_input
 -- then: bursts
 -- parameters:
@@ -16,7 +17,6 @@
 --   homes count 2 different addresses at least
 --   hub count 60 a value that more claims share is a switchboard or an agent, and left out
 -- values:
---   claims   count  claims that ever shared it
 --   parties  count  different claimants in the busiest 90 days
 --   homes    count  different addresses in them
 --   in_7     count  most claims within 7 days, this one among them

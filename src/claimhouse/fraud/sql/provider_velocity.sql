@@ -6,6 +6,7 @@
 -- source: NICB indicators (provider activity); Coalition Against Insurance Fraud
 -- weight: 0.55
 -- reach: provider
+-- within: 182 + days
 -- inputs: subject, claim_input, link_input
 -- parameters:
 --   days days 14 length of the window

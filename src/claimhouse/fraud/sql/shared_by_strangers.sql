@@ -7,6 +7,7 @@
 -- source: NICB indicators (shared accounts and telephones); connected components as in entity resolution
 -- weight: 0.45
 -- reach: component
+-- within: span
 -- inputs: subject, claim_input, link_input, component_input, edges
 -- parameters:
 --   links count 1 claims at other addresses at least

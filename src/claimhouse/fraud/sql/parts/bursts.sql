@@ -1,7 +1,6 @@
 -- title: Members that come together within days: claims that share a value, counted in windows of 7, 30 and 90 days
 -- inputs: subject
 -- values:
---   claims   count  claims that ever shared it
 --   parties  count  different claimants in the busiest 90 days
 --   homes    count  different addresses in them
 --   in_7     count  most claims within 7 days, this one among them
@@ -21,8 +20,7 @@ kept AS (
         m.value,
         m.party,
         m.home,
-        m.day,
-        d.claims
+        m.day
     FROM member AS m
     INNER JOIN degree AS d ON d.value = m.value
     WHERE d.claims BETWEEN 2 AND CAST($hub AS BIGINT)
@@ -32,8 +30,7 @@ spot AS (
     SELECT DISTINCT
         k.claim_id,
         k.value,
-        k.day,
-        k.claims
+        k.day
     FROM kept AS k
 ),
 
@@ -57,7 +54,6 @@ around AS (
     SELECT
         c.claim_id,
         c.value,
-        c.claims,
         MAX(e.parties) AS parties,
         MAX(e.homes) AS homes,
         MAX(CASE WHEN DATE_DIFF('day', c.day, e.day) < 7 THEN e.in_7 END) AS in_7,
@@ -67,13 +63,12 @@ around AS (
     INNER JOIN spot AS c ON c.claim_id = s.claim_id
     INNER JOIN ending AS e ON e.value = c.value
     WHERE DATE_DIFF('day', c.day, e.day) BETWEEN 0 AND 89
-    GROUP BY c.claim_id, c.value, c.claims
+    GROUP BY c.claim_id, c.value
 ),
 
 ranked AS (
     SELECT
         a.claim_id,
-        a.claims,
         a.parties,
         a.homes,
         a.in_7,
@@ -96,7 +91,6 @@ ranked AS (
 SELECT
     r.claim_id,
     LEAST(CAST(1 AS DOUBLE), 0.8 + 0.1 * CAST(r.in_90 - CAST($claims_90 AS BIGINT) AS DOUBLE)) AS score,
-    r.claims,
     r.parties,
     r.homes,
     r.in_7,
