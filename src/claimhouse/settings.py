@@ -124,11 +124,19 @@ class Query(_Section):
     zone: Zone = Field(default="UTC", description="the book's time zone: there a day of --at ends")
 
 
+class Fraud(_Section):
+    """How claims are scored by rules."""
+
+    model: str = Field(default="demo", description="where the tables hold what rules read: a shipped model, or a file")
+    rules: str | None = Field(default=None, description="TOML file with parameters, weights and bands of the rules")
+
+
 class Settings(_Section):
     """All settings. `origins` tells for each name where its value came from."""
 
     lake: Lake = Lake()
     query: Query = Query()
+    fraud: Fraud = Fraud()
     source: dict[str, Source] = {}
     origins: dict[str, str] = Field(default={}, exclude=True)
     path: Path | None = Field(default=None, exclude=True)
@@ -172,7 +180,7 @@ class Row:
         return "CLAIMHOUSE_" + self.name.replace("<name>", "NAME").replace(".", "_").upper()
 
 
-_SECTIONS: dict[str, type[_Section]] = {"lake": Lake, "source.<name>": Source, "query": Query}
+_SECTIONS: dict[str, type[_Section]] = {"lake": Lake, "source.<name>": Source, "query": Query, "fraud": Fraud}
 
 
 def table() -> list[Row]:
@@ -343,7 +351,7 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, str
     for variable, value in sorted(environment.items()):
         prefix, _, rest = variable.partition("_")
         section, _, key = rest.lower().partition("_")
-        if prefix != "CLAIMHOUSE" or section not in ("lake", "query", "source") or not key:
+        if prefix != "CLAIMHOUSE" or section not in ("lake", "query", "fraud", "source") or not key:
             continue
         if section == "source":
             source, _, key = key.rpartition("_")

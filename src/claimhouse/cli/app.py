@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from claimhouse.cli import config, connect, console, demo, detach, doctor, init, query, run, stack, status, verify
+from claimhouse.cli import (
+    config,
+    connect,
+    console,
+    demo,
+    detach,
+    doctor,
+    fraud,
+    init,
+    query,
+    run,
+    stack,
+    status,
+    verify,
+)
 
 app = typer.Typer(
     name="claimhouse",
@@ -46,5 +60,6 @@ app.command()(console.console)
 app.command()(verify.verify)
 app.command()(connect.connect)
 app.command()(detach.detach)
+app.add_typer(fraud.app, name="fraud")
 app.add_typer(config.app, name="config")
 app.add_typer(stack.app, name="stack")
