@@ -116,8 +116,8 @@ def backlog_to_cut(server: Embedded, folder: Path, scale: float) -> list[Figure]
             reference = f"reference_{secrets.token_hex(4)}"
             conn.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (reference,))
             conn.execute(
-                "INSERT INTO wide SELECT g, g % 1000, g * 7, 'text of row ' || g, g / 100.0, now(), date '2026-01-01',"
-                " g % 2 = 0, g / 3.0, gen_random_uuid(), 'varchar ' || g FROM generate_series(1, %s) g",
+                "INSERT INTO wide SELECT g, g %% 1000, g * 7, 'text of row ' || g, g / 100.0, now(), date '2026-01-01',"
+                " g %% 2 = 0, g / 3.0, gen_random_uuid(), 'varchar ' || g FROM generate_series(1, %s) g",
                 (inserts,),
             )
         _small_updates(dsn, server, inserts, updates, folder)
@@ -145,7 +145,7 @@ def now_over_plain(server: Embedded, folder: Path, scale: float) -> list[Figure]
         conn.execute("INSERT INTO big SELECT g, g / 100.0, 'note ' || g FROM generate_series(1, %s) g", (rows,))
         capture_once(dsn, location)
         plain = _query_times(location, "SELECT sum(amount) FROM big")
-        conn.execute("UPDATE big SET amount = amount + 1 WHERE id % %s = 0", (max(1, rows // 1000),))
+        conn.execute("UPDATE big SET amount = amount + 1 WHERE id %% %s = 0", (max(1, rows // 1000),))
         capture_once(dsn, location)
     changed = _query_times(location, "SELECT sum(amount) FROM big")
     pairs = min(len(plain), len(changed))

@@ -21,9 +21,11 @@ CREATE TABLE claim (id bigint PRIMARY KEY, amount numeric(12,2), bare numeric, a
 INSERT INTO claim SELECT g, g / 3.0, g / 7.0, now() + g * interval '1 us', date '2026-01-01' + g, g / 9.0, g % 2 = 0,
   'n' || g, decode(md5(g::text), 'hex'), ARRAY['a', NULL, g::text], md5(g::text)::uuid FROM generate_series(1, 3000) g;
 INSERT INTO claim VALUES (-1, NULL, 'NaN', 'infinity', '-infinity', 'NaN', NULL, '', '', '{}', NULL);
-INSERT INTO claim VALUES (-2, 'NaN', 1e50, '0044-03-15 BC', '12345-01-01', '-0', true, E'\\\\N', NULL, '[2:3]={a,b}', NULL);
+INSERT INTO claim VALUES (-2, 'NaN', 1e50, '0044-03-15 BC', '12345-01-01', '-0', true, E'\\\\N', NULL,
+  '[2:3]={a,b}', NULL);
 CREATE TABLE "odd ""key" (name text, part date, v int, PRIMARY KEY (name, part));
-INSERT INTO "odd ""key" VALUES ('é', 'infinity', 1), ('E', '2026-01-01', 2), ('', '-infinity', 3), (E'a\\nb', 'infinity', 4);
+INSERT INTO "odd ""key" VALUES ('é', 'infinity', 1), ('E', '2026-01-01', 2), ('', '-infinity', 3),
+  (E'a\\nb', 'infinity', 4);
 CREATE TABLE bag (a text, b float4); ALTER TABLE bag REPLICA IDENTITY FULL;
 INSERT INTO bag VALUES ('x', 0.1), ('x', 0.1), (NULL, NULL);
 """
@@ -55,8 +57,16 @@ def test_equal_tables_have_no_difference_whatever_their_values_and_keys(
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("amount", "amount + 0.01"), ("at", "at + interval '1 us'"), ("note", "note || ' '"), ("tags", "'{b}'"), ("f", "f + 1e-12"), ("flag", "NOT flag"), ("raw", "raw || '\\x00'")],
-)  # fmt: skip
+    [
+        ("amount", "amount + 0.01"),
+        ("at", "at + interval '1 us'"),
+        ("note", "note || ' '"),
+        ("tags", "'{b}'"),
+        ("f", "f + 1e-12"),
+        ("flag", "NOT flag"),
+        ("raw", "raw || '\\x00'"),
+    ],
+)
 def test_one_changed_value_is_named_by_key_and_column(
     postgres: Any, lake: VerifyOptions, monkeypatch: Any, column: str, value: str
 ) -> None:

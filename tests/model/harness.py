@@ -21,6 +21,7 @@ from typing import Any
 import duckdb
 import psycopg
 from psycopg import sql
+from tests.model.workload import Application, State, normal
 
 from claimhouse import failpoint
 from claimhouse.lake.lake import open_lake
@@ -28,7 +29,6 @@ from claimhouse.lake.relation import files_sql
 from claimhouse.lake.snapshot import schema_of, take
 from claimhouse.postgres import ddl_trigger
 from claimhouse.query.session import Session
-from tests.model.workload import Application, State, normal
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["claimhouse.pipeline.capture", "tests.model.harness"])

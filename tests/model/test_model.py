@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.model.harness import Round
 
 ROUNDS = int(os.environ.get("CLAIMHOUSE_MODEL_ROUNDS", "20"))

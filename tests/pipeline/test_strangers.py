@@ -51,7 +51,7 @@ def test_a_foreign_reader_of_one_flush_sees_whole_transactions(postgres: Any, tm
     """The versions that a flush record names hold, over all tables, the same transactions."""
     postgres.execute("CREATE TABLE debit (id int PRIMARY KEY, v int); CREATE TABLE credit (id int PRIMARY KEY, v int)")
     location = str(tmp_path / "lake")
-    Capture(CaptureOptions("main", postgres.dsn, location, once=True)).run()  # before a copy is complete nobody may read
+    Capture(CaptureOptions("main", postgres.dsn, location, once=True)).run()  # nobody may read before it
     stop, ended = threading.Event(), threading.Event()
     capture = Capture(CaptureOptions("main", postgres.dsn, location, freshness=0.002, flush_interval=0.1))
 
@@ -83,7 +83,7 @@ def test_a_foreign_reader_of_one_flush_sees_whole_transactions(postgres: Any, tm
 
 
 def _foreign(location: str) -> int | None:
-    """Rows that a reader finds by the newest row of control/flushes alone, with Delta and Parquet and nothing of ours."""
+    """Rows that a reader finds by the newest row of control/flushes, with Delta and Parquet and nothing of ours."""
     flushes = Path(location) / "control" / "flushes"
     if not (flushes / "_delta_log").exists():
         return None
