@@ -80,7 +80,7 @@ def test_current_is_what_the_table_was(folder_lake: Lake, identity: str, seed: i
 def test_current_is_what_the_table_was_on_s3(bucket: tuple[str, dict[str, str]]) -> None:
     lake = create(*bucket)
     book = Book(random.Random(5), "key")
-    book.play(12)
+    book.play(15)
     assert folded(lake, claim(lake, "main"), book, random.Random(2)) > 0
 
 
