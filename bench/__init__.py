@@ -1,1 +1,1 @@
-"""Benchmarks: figures in one sitting, as ratios to a reference beside them. `make bench`, `make bench BENCH=--smoke`."""
+"""Benchmarks: figures in one sitting, as ratios to a reference beside them: `make bench`."""

@@ -73,7 +73,7 @@ def spelling(parameter: Any) -> str:
     """`--lake PATH`, or an argument's name."""
     if parameter.param_type_name == "argument":
         return parameter.metavar or (parameter.name or "").upper()
-    value = "" if parameter.is_flag else " " + (parameter.metavar or parameter.type.name.upper())
+    value = "" if parameter.is_flag else " " + (parameter.metavar or (parameter.name or "").upper())
     return ", ".join(parameter.opts) + value
 
 

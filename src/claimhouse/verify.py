@@ -414,7 +414,8 @@ class _Rows:
         listed = ", ".join(_quote(f.uri) for f in files)
         found = self.db.execute(
             f"SELECT 1 FROM (SELECT xid AS _xid FROM read_parquet([{listed}])"
-            f" WHERE source = {_quote(self.snapshot.source)} AND cut <= {self.after}) WHERE NOT {seen(self.sees)} LIMIT 1"
+            f" WHERE source = {_quote(self.snapshot.source)} AND cut <= {self.after})"
+            f" WHERE NOT {seen(self.sees)} LIMIT 1"
         ).fetchone()
         return found is not None
 

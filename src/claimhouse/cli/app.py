@@ -13,6 +13,7 @@ from claimhouse.cli import (
     demo,
     detach,
     doctor,
+    figures,
     fraud,
     init,
     query,
@@ -57,6 +58,8 @@ app.command()(run.run)
 app.command()(query.query)
 app.command()(status.status)
 app.command()(console.console)
+app.command()(figures.figures)
+app.command()(figures.triangle)
 app.command()(verify.verify)
 app.command()(connect.connect)
 app.command()(detach.detach)
