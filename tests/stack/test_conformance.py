@@ -48,6 +48,7 @@ WORKLOAD = (
     ["UPDATE kinds SET b = false WHERE id = 1"],
     ["UPDATE kinds SET id = 11 WHERE id = 1"],
     ["INSERT INTO kinds (id) SELECT generate_series(100, 400)", "UPDATE kinds SET n = id WHERE id >= 100"],
+    ["INSERT INTO log VALUES ('x', 1), ('x', 1)"],
     ["DELETE FROM kinds WHERE id BETWEEN 100 AND 200", "UPDATE log SET b = 9 WHERE a = 'x'"],
     ["TRUNCATE kinds", "INSERT INTO kinds (id, i8) VALUES (1, -9223372036854775808)"],
 )  # fmt: skip
