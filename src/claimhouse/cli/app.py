@@ -15,6 +15,7 @@ from claimhouse.cli import (
     doctor,
     figures,
     fraud,
+    history,
     init,
     query,
     run,
@@ -56,6 +57,8 @@ app.command()(init.init)
 app.command()(doctor.doctor)
 app.command()(run.run)
 app.command()(query.query)
+app.command()(history.history)
+app.command()(history.diff)
 app.command()(status.status)
 app.command()(console.console)
 app.command()(figures.figures)

@@ -1,0 +1,72 @@
+"""history and diff on a lake that lived: through updates, a key change, a delete and a new column."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claimhouse.cli.guard import guarded
+from claimhouse.pipeline import Capture, CaptureOptions
+
+
+@pytest.fixture
+def lived(postgres: Any, tmp_path: Path) -> tuple[str, str]:
+    """(location, the position before the changes)."""
+    location = str(tmp_path / "lake")
+    postgres.execute("CREATE TABLE claim (id int PRIMARY KEY, status text, amount numeric(12,2))")
+    postgres.execute("INSERT INTO claim VALUES (1, 'open', 10), (2, 'open', 20), (3, 'open', 30)")
+    Capture(CaptureOptions("main", postgres.dsn, location, once=True)).run()
+    (before,) = postgres.execute("SELECT pg_current_wal_insert_lsn()::text")[0]
+    Capture(CaptureOptions("main", postgres.dsn, location, once=True)).run()
+    postgres.execute("UPDATE claim SET status = 'shut', amount = 11 WHERE id = 1")
+    postgres.execute("UPDATE claim SET id = 20 WHERE id = 2")
+    postgres.execute("DELETE FROM claim WHERE id = 3")
+    postgres.execute("INSERT INTO claim VALUES (4, 'new', 1)")
+    Capture(CaptureOptions("main", postgres.dsn, location, once=True)).run()
+    return location, before
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    capsys.readouterr()
+    code = guarded(arguments)
+    return code, capsys.readouterr().out
+
+
+def test_a_rows_history_tells_every_version(lived: tuple[str, str], capsys: Any) -> None:
+    code, out = run(capsys, "history", "claim", "1", "--lake", lived[0], "--json")
+    versions = json.loads(out)
+    assert code == 0
+    assert [v["operation"] for v in versions] == ["copied", "updated"]
+    assert versions[1]["changed"] == ["status", "amount"]
+    assert versions[1]["values"]["status"] == "shut"
+
+
+def test_a_history_follows_a_key_change_back(lived: tuple[str, str], capsys: Any) -> None:
+    _, out = run(capsys, "history", "claim", "id=20", "--lake", lived[0], "--json")
+    assert [v["key"] for v in json.loads(out)][0] == {"id": "2"}
+
+
+def test_a_row_that_never_was_is_a_finding(lived: tuple[str, str], capsys: Any) -> None:
+    assert run(capsys, "history", "claim", "99", "--lake", lived[0])[0] == 1
+
+
+def test_diff_names_what_came_went_and_changed(lived: tuple[str, str], capsys: Any) -> None:
+    location, before = lived
+    code, out = run(capsys, "diff", "--all", "--from", before, "--lake", location, "--json")
+    (told,) = json.loads(out)
+    assert code == 0
+    assert (told["added"], told["removed"], told["changed"]) == (2, 2, 1)
+    assert [(r["kind"], r["key"]["id"], r["columns"]) for r in told["rows"]] == [
+        ("changed", 1, ["status", "amount"]),
+        ("removed", 2, []),
+        ("removed", 3, []),
+        ("added", 4, []),
+        ("added", 20, []),
+    ]
+
+
+def test_diff_without_a_moment_says_what_it_needs(lived: tuple[str, str], capsys: Any) -> None:
+    assert run(capsys, "diff", "claim", "--lake", lived[0])[0] == 2
