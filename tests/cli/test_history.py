@@ -46,7 +46,7 @@ def test_a_rows_history_tells_every_version(lived: tuple[str, str], capsys: Any)
 
 def test_a_history_follows_a_key_change_back(lived: tuple[str, str], capsys: Any) -> None:
     _, out = run(capsys, "history", "claim", "id=20", "--lake", lived[0], "--json")
-    assert [v["key"] for v in json.loads(out)][0] == {"id": "2"}
+    assert next(v["key"] for v in json.loads(out)) == {"id": "2"}
 
 
 def test_a_row_that_never_was_is_a_finding(lived: tuple[str, str], capsys: Any) -> None:
