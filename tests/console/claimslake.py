@@ -121,15 +121,15 @@ def hits_of(number: str) -> list[dict[str, object]]:
     hit = {
         "rule": "duplicate_invoice",
         "title": "Invoice billed twice",
-        "score": 0.9,
+        "score": 90.0,
         "reason": "The provider's invoice was booked on another claim, too.",
         "values": {"invoice": IMAGE, "amount": "1,200.00"},
         "lsn": 0x5600000,
         "first_held": "2026-01-05T10:00:00Z",
         "withdrawn": None,
     }
-    late = {**hit, "rule": "late_report", "title": "Reported late", "score": 0.3, "withdrawn": "2026-01-06T10:00:00Z"}
+    late = {**hit, "rule": "late_report", "title": "Reported late", "score": 30.0, "withdrawn": "2026-01-06T10:00:00Z"}
     return [
-        {"claim": number, "score": 0.91, "previous": 0.6, "since": "2026-01-05T10:00:00Z", "hits": [hit, late]},
-        {"claim": "CLM-OTHER", "score": 0.55, "previous": None, "since": "2026-01-04T10:00:00Z", "hits": [hit]},
+        {"claim": number, "score": 91.0, "previous": 60.0, "since": "2026-01-05T10:00:00Z", "hits": [hit, late]},
+        {"claim": "CLM-OTHER", "score": 55.0, "previous": None, "since": "2026-01-04T10:00:00Z", "hits": [hit]},
     ]

@@ -24,7 +24,6 @@ from claimhouse.console import claims, figures, fraud, overview, page, tables
 from claimhouse.console.bar import Bar
 from claimhouse.console.book import Book, find_book
 from claimhouse.console.claimfile import claim_page
-from claimhouse.console.dispositions import Dispositions
 from claimhouse.console.figures import Figures
 from claimhouse.console.guard import Access, Guard
 from claimhouse.console.page import Ask, Page
@@ -32,6 +31,7 @@ from claimhouse.console.pulse import Pulse
 from claimhouse.console.reader import Busy, Reader, Reading
 from claimhouse.console.slot import SlotWatch
 from claimhouse.errors import ClaimhouseError, NotExact, SourceGone, StorageGone, UsageError
+from claimhouse.fraud.disposition import Dispositions
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.snapshot import LakeSnapshot
 from claimhouse.lake.tail import Cut

@@ -3,11 +3,11 @@
 A hit never decides anything. The rules' side gives `claimhouse.fraud.queue`:
 
     queue(session) -> list of entries, highest score first; None where no rules have run on this lake
-    an entry: claim (its number), score (0 to 1), previous (score before it last changed, or None), since, hits
-    a hit:    rule, title, score (0 to 1), reason, values (name -> value), lsn, first_held, withdrawn (or None)
+    an entry: claim (its number), score (0 to 100), previous (score before it last changed, or None), since, hits
+    a hit:    rule, title, score (0 to 100), reason, values (name -> value), lsn, first_held, withdrawn (or None)
 
-(attributes or keys of those names; times as datetime or ISO text). Scores are shown as 0 to 100. This side adds bands,
-dispositions and the page. Until the rules' side is there, or has run, the page says so.
+(attributes or keys of those names; times as datetime or ISO text). An entry may bring its own band, and `consider`
+where its flags are many. This side adds the page. Until the rules' side has run, the page says so.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 import pyarrow as pa
 
 from claimhouse.change import lsn_text
-from claimhouse.console.dispositions import VERDICTS, Dispositions
 from claimhouse.console.page import Ask, Page
 from claimhouse.console.reader import Reading
+from claimhouse.fraud.disposition import VERDICTS, Dispositions
 from claimhouse.query.session import Session
 
-# shown score from which a band begins, its name, and what it asks for
+# score from which a band begins (unless the entry names its own), its name, and what it asks for
 BANDS = ((80, "high", "look first"), (50, "medium", "look soon"), (0, "low", "look when there is time"))
-PAGE = 50
+PAGE = 20
 Row = dict[str, Any]
 Queue = Callable[[Session], Any]
 
@@ -109,7 +109,8 @@ def _entry(raw: Any) -> Row:
     entry = {n: _get(raw, n) for n in ("claim", "score", "previous", "since")}
     score = _shown(entry["score"])
     entry["score"], entry["previous"] = score, None if entry["previous"] is None else _shown(entry["previous"])
-    entry["band"] = band_of(score)
+    entry["band"] = _get(raw, "band") or band_of(score)
+    entry["consider"] = bool(_get(raw, "consider"))
     entry["hits"] = [_hit(h) for h in _get(raw, "hits") or []]
     return entry
 
@@ -123,7 +124,7 @@ def _hit(raw: Any) -> Row:
 
 
 def _shown(score: Any) -> float:
-    return round(float(score) * 100, 1)
+    return round(float(score), 1)
 
 
 def _values(given: Any) -> dict[str, Any]:
