@@ -1,6 +1,6 @@
 -- title: Payments just within the adjuster's authority
 -- class: row
--- indicator: {payments} payments between {lowest} and {highest}, the adjuster's authority being {authority}
+-- indicator: payments just within the adjuster's authority of {authority}: {payments}, from {lowest} to {highest}
 -- explanation: An amount of 90 to 100 % of what an adjuster may approve alone needs no second pair of eyes. Amounts
 --   fall there by chance too; a claim is told where it has several, or nothing else.
 -- source: NICB indicators (internal); segregation of duties; domain table of rules
