@@ -101,9 +101,7 @@ def change(engine: Engine, rows: Mapping[str, list[tuple[str, dict[str, Any]]]])
     return engine.change(list(rows), {table: key_of(table) for table in rows}, apply)
 
 
-def log_of(
-    connection: duckdb.DuckDBPyConnection, table: str, listed: list[tuple[str, dict[str, Any]]]
-) -> pa.Table:
+def log_of(connection: duckdb.DuckDBPyConnection, table: str, listed: list[tuple[str, dict[str, Any]]]) -> pa.Table:
     """Rows as the log has them; a row may carry `_old_<key>`."""
     schema = connection.sql(f"FROM {table} LIMIT 0").to_arrow_table().schema
     olds = [pa.field(old_name(k), schema.field(k).type) for k in key_of(table)]

@@ -1,4 +1,4 @@
-"""Scoring what changed comes to the same as scoring everything; what comes late scores again; what ends is withdrawn."""
+"""Scoring what changed comes to the same as scoring everything; late rows score again; what ends is withdrawn."""
 
 from __future__ import annotations
 

@@ -35,7 +35,9 @@ def _hit(rule: str, claim: str, score: float = 1.0, values: str = '{"days": 3}')
 
 def test_what_holds_is_the_last_event_and_began_where_it_was_held(lake: Lake) -> None:
     writer = HitWriter(lake, "main")
-    writer.append([Event("held", _hit("early_loss", "1")), Event("held", _hit("over_limit", "1", 0.8))], _moment(3), RULES)
+    writer.append(
+        [Event("held", _hit("early_loss", "1")), Event("held", _hit("over_limit", "1", 0.8))], _moment(3), RULES
+    )
     writer.append([Event("revised", _hit("over_limit", "1", 0.9))], _moment(5), RULES)
     writer.append([Event("withdrawn", _hit("early_loss", "1"))], _moment(7), RULES)
     held = current(lake).to_pylist()
@@ -43,7 +45,12 @@ def test_what_holds_is_the_last_event_and_began_where_it_was_held(lake: Lake) ->
     then = current(lake, {"main": Position(1, 5 * 16)}).to_pylist()
     assert {h["rule"] for h in then} == {"over_limit", "early_loss"}
     log = events(lake)
-    assert log is not None and log["event"].to_pylist() == ["held", "held", "revised", "withdrawn"]  # nothing is deleted
+    assert log is not None and log["event"].to_pylist() == [
+        "held",
+        "held",
+        "revised",
+        "withdrawn",
+    ]  # nothing is deleted
     assert writer.recorded() == 7 and set(writer.held()) == {("over_limit", "1")}
 
 
@@ -57,7 +64,9 @@ def test_the_queue_tells_scores_bands_changes_and_reasons(lake: Lake) -> None:
     writer = HitWriter(lake, "main")
     first = [Event("held", _hit("early_loss", "1")), Event("held", _hit("before_inception", "2", values='{"days": 9}'))]
     writer.append(first, _moment(3), RULES)
-    writer.append([Event("held", _hit("holiday_loss", "1")), Event("held", _hit("round_amount", "1"))], _moment(6), RULES)
+    writer.append(
+        [Event("held", _hit("holiday_loss", "1")), Event("held", _hit("round_amount", "1"))], _moment(6), RULES
+    )
     two, one = queue.queue(lake)
     assert (two.claim, two.score, two.band, two.previous, two.lsn) == ("C-2", 80.0, "high", None, "0/30")
     weights = [RULES[name].weight for name in ("early_loss", "holiday_loss", "round_amount")]

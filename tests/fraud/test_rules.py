@@ -152,7 +152,12 @@ def _sharing(make: Make, reported: list[str], **party: Callable[[int], Any]) -> 
     book = make()
     for n, day in enumerate(reported, 1):
         person = {"party_id": n, "address_id": n, "phone": f"+{n}", **{k: f(n) for k, f in party.items()}}
-        account = {"bank_account_id": n, "party_id": n, "routing_number": "9", "account_number": person.pop("account", n)}
+        account = {
+            "bank_account_id": n,
+            "party_id": n,
+            "routing_number": "9",
+            "account_number": person.pop("account", n),
+        }
         book.add("claim", {"claim_id": n, "policy_id": n, "reported_at": f"{day} 12:00+00"})
         book.add("exposure", {"exposure_id": n, "claim_id": n, "claimant_id": n})
         book.add("party", person).add("bank_account", account)
@@ -306,7 +311,12 @@ def test_settings_change_parameters_and_name_what_they_do_not_know() -> None:
     rules = changed({"early_loss": {"days": 10, "weight": 0.1}, "benford": {"enabled": False}, "bands": {"high": 0.9}})
     assert rules.rules["early_loss"].values["days"] == 10 and rules.rules["early_loss"].weight == 0.1
     assert "benford" not in rules.rules and rules.band(0.8) == "medium"
-    for wrong in ({"nothing": {}}, {"early_loss": {"day": 1}}, {"early_loss": {"days": "x"}}, {"early_loss": {"weight": 2}}):
+    for wrong in (
+        {"nothing": {}},
+        {"early_loss": {"day": 1}},
+        {"early_loss": {"days": "x"}},
+        {"early_loss": {"weight": 2}},
+    ):
         with pytest.raises(SettingsError):
             changed(wrong)
 
@@ -317,5 +327,7 @@ def test_a_header_that_lacks_something_is_named() -> None:
 
 
 def test_an_indicator_reads_as_a_sentence() -> None:
-    text = load_rules().rules["over_limit"].text({"coverage": "collision", "paid": "11000.00", "limit_amount": "10000.00"})
+    text = (
+        load_rules().rules["over_limit"].text({"coverage": "collision", "paid": "11000.00", "limit_amount": "10000.00"})
+    )
     assert text == "11,000 paid on collision against a limit of 10,000"

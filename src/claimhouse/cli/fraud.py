@@ -197,7 +197,7 @@ def report(
         emit(found.as_data())
         return
     rows = found.rows()
-    print(columns(list(rows[0]), (row.values() for row in rows)))
+    print(columns(list(rows[0]), ([*row.values()] for row in rows)))
     claims = next(iter(found.rules.values())).claims
     say(f"{len(found.seeds)} books of scale {found.scale}, {claims:,} claims, {found.planted_claims:,} of them planted")
     sys.stdout.flush()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from claimhouse.fraud.compose import needs, tables
 from claimhouse.fraud.inputs import INPUTS
-from claimhouse.fraud.model import load, shipped as models
+from claimhouse.fraud.model import load
+from claimhouse.fraud.model import shipped as models
 from claimhouse.fraud.rule import CLASSES, Rule, RuleSet, shipped
 
 HEAD = """\
@@ -59,8 +60,8 @@ Parameters, weights and bands are set in a TOML file that `[fraud] rules` names:
 
 `make fraud-report` scores whole demo books whose fraud is labelled, on seeds that nobody looked at while the rules were
 written, and prints per rule and combined: alerts per 1,000 claims, recall, and precision with Wilson's 95 % intervals,
-also into `build/fraud.json`. Base rates are realistic, and the books hold innocent lookalikes of most patterns. They are
-generated books: what a rule is worth on an insurer's own claims is told by dispositions.
+also into `build/fraud.json`. Base rates are realistic, and the books hold innocent lookalikes of most patterns. They
+are generated books: what a rule is worth on an insurer's own claims is told by dispositions.
 
 ## Rules
 """
@@ -68,8 +69,8 @@ MODELS = """\
 ## Model files
 
 A model is a TOML file: one SELECT per input, in the same subset of SQL, whose columns are those below, each written
-with its table's alias; `[changed]` tells, for every table that an input reads, whose claims a changed row touches. Tables
-need a primary key. A rule whose inputs a model leaves out is off.
+with its table's alias; `[changed]` tells, for every table that an input reads, whose claims a changed row touches.
+Tables need a primary key. A rule whose inputs a model leaves out is off.
 """
 
 

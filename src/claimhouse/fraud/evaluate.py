@@ -71,7 +71,9 @@ class Scorer:
     def choose(self, claims: pa.Array | None) -> None:
         """Make these the subject, all claims for None."""
         if claims is None:
-            self.connection.execute("DELETE FROM subject; INSERT INTO subject SELECT DISTINCT claim_id FROM claim_input")
+            self.connection.execute(
+                "DELETE FROM subject; INSERT INTO subject SELECT DISTINCT claim_id FROM claim_input"
+            )
         elif self._chosen is None or not self._chosen.equals(claims):
             put(self.connection, "subject", claims)
         self._chosen = claims

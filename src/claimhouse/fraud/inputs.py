@@ -1,8 +1,8 @@
 """What rules read: logical inputs, whose columns a model file fills from an insurer's own tables.
 
-One visible table, `INPUTS`; docs/fraud.md and the errors of model files speak from it. Kinds of columns are those of the
-figures' inputs (marts/inputs.py), and `day`s are days in the book's zone. Two more inputs are made here, not by a
-model: `subject`, the claims that are being scored, and `component_input`, the connected components (graph.py).
+One visible table, `INPUTS`; docs/fraud.md and the errors of model files speak from it. Kinds of columns are those of
+the figures' inputs (marts/inputs.py), days are days in the book's zone. Two more inputs are made here, not by a model:
+`subject`, the claims that are being scored, and `component_input`, the connected components (graph.py).
 """
 
 from __future__ import annotations

@@ -145,10 +145,12 @@ def make_room(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[st
 def prepare(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str], rows: pa.Table) -> None:
     """Set the keys that `rows` concern out in `changed_keys_<table>`, with whether and at which place they live on.
 
-    `rows`, in order of the log: `_op`, the table's columns, `_old_<key>` where an update moved the row. No catalog entry
-    is made: prepared statements keep their plans.
+    `rows`, in order of the log: `_op`, the table's columns, `_old_<key>` where an update moved the row. No catalog
+    entry is made (DuckDB finds `given` in this frame): prepared statements keep their plans.
     """
-    given = rows.append_column("_place", pa.array(range(rows.num_rows), pa.int64()))
+    given = rows.append_column(  # noqa: F841  named in the SQL below
+        "_place", pa.array(range(rows.num_rows), pa.int64())
+    )
     keys = ", ".join(map(quote, key))
     olds = ", ".join(f"coalesce({quote(old_name(k))}, {quote(k)}) AS {quote(k)}" for k in key)
     events = (
@@ -195,7 +197,9 @@ def _places(session: Session, model: Model) -> tuple[str, dict[str, tuple[str, s
 def _kept(state: TableState, name: str, needed: set[str]) -> _Kept:
     shape = state.table
     if shape.identity != "key":
-        raise UsageError(f"table {state.label} has no key, so its rows cannot be followed", hint="give it a primary key")
+        raise UsageError(
+            f"table {state.label} has no key, so its rows cannot be followed", hint="give it a primary key"
+        )
     key = tuple(c.name for c in shape.key)
     listed = tuple(c.name for c in shape.columns if c.name in needed or c.name in key)
     if missing := needed - {c.name for c in shape.columns}:

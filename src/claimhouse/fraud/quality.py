@@ -129,9 +129,7 @@ def _interval(share: Mapping[str, float] | None) -> str:
     return f"{share['value']:.2f} ({share['low']:.2f}-{share['high']:.2f})"
 
 
-def measure(
-    seeds: Iterable[int] = HELD_OUT, scale: float = SCALE, rules: RuleSet | None = None
-) -> Quality:
+def measure(seeds: Iterable[int] = HELD_OUT, scale: float = SCALE, rules: RuleSet | None = None) -> Quality:
     """Score every book whole and compare with its labels."""
     rules = rules or load_rules()
     found = Quality(tuple(seeds), scale, {name: Tally() for name in rules.rules})
@@ -178,5 +176,3 @@ def score_book(tables: Mapping[str, pa.Table], rules: RuleSet) -> dict[str, list
         return {name: scorer.run(rule) for name, rule in scorer.rules.items()}
     finally:
         connection.close()
-
-

@@ -153,9 +153,7 @@ def summary(
     )
 
 
-def history(
-    target: Lake | Session, claim: str, *, at: str | None = None, zone: str = "UTC"
-) -> list[dict[str, Any]]:
+def history(target: Lake | Session, claim: str, *, at: str | None = None, zone: str = "UTC") -> list[dict[str, Any]]:
     """Every event of a claim (number or key), oldest first, with the combined score (0 to 100) after it."""
     lake, until = _where(target, at, zone)
     log = hits.events(lake, until)

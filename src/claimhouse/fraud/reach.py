@@ -66,9 +66,7 @@ class Reach:
         after = self._linked(linked)
         return {name: self._of(self.rules[name], claims, [before, after]) for name, claims in changed.items()}
 
-    def _look(
-        self, tables: Iterable[str], keys: Mapping[str, tuple[str, ...]], touched: dict[str, pa.Array]
-    ) -> None:
+    def _look(self, tables: Iterable[str], keys: Mapping[str, tuple[str, ...]], touched: dict[str, pa.Array]) -> None:
         """Add whom the changed rows touch in the state as it is now."""
         for table in tables:
             rows = self.connection.execute(self._touching(table, keys[table])).fetchall()
@@ -112,7 +110,8 @@ class Reach:
                 SELECT kind, value, count(*) AS claims FROM member GROUP BY ALL HAVING count(*) > 1
             ), pair AS (
                 SELECT m.kind, m.claim_id, s.claims, abs(m.day - r.day) AS days,
-                    count(*) FILTER (abs(m.day - r.day) < {BURST}) OVER (PARTITION BY r.kind, r.value, r.claim_id) AS near
+                    count(*) FILTER (abs(m.day - r.day) < {BURST})
+                        OVER (PARTITION BY r.kind, r.value, r.claim_id) AS near
                 FROM member m JOIN reached r ON r.kind = m.kind AND r.value = m.value
                 JOIN size s ON s.kind = m.kind AND s.value = m.value
                 WHERE m.kind IN {NO_HUBS} OR s.claims <= $1

@@ -7,7 +7,8 @@
     -- source: who says so
     -- weight: 0 to 1, how much a full score counts beside other rules
     -- reach: self, all, component, or kinds of link_input: whose claims a changed claim concerns
-    -- within: days between two claims' reports beyond which they do not concern each other: numbers and parameters, added
+    -- within: days between two claims' reports beyond which they do not concern each other: numbers and parameters,
+    --   added
     -- inputs: inputs and parts that the body reads
     -- then: a part that finishes the rows (it reads them as `member`)
     -- parameters:
@@ -16,8 +17,8 @@
     --   name kind meaning
 
 The body gives at most one row per claim of `subject`: claim_id, score (0 to 1, a double) and the values that made it
-fire. It is written in the figures' subset of SQL (marts/lint.py) and REPLACE. Files in `sql/parts` hold what rules share.
-Which tables concern a rule follows from its inputs: those that the model fills them from.
+fire. It is written in the figures' subset of SQL (marts/lint.py) and REPLACE. Files in `sql/parts` hold what rules
+share. Which tables concern a rule follows from its inputs: those that the model fills them from.
 """
 
 from __future__ import annotations
@@ -111,7 +112,9 @@ class _Shown(dict[str, Any]):
 def parse(name: str, text: str, *, part: bool = False) -> Rule:
     """The rule of a file's text. Raises UsageError naming file and field."""
     fields, blocks, body = _header(name, text)
-    needed = ("title", "inputs") if part else ("title", "class", "indicator", "explanation", "source", "weight", "reach")
+    needed = (
+        ("title", "inputs") if part else ("title", "class", "indicator", "explanation", "source", "weight", "reach")
+    )
     for wanted in needed:
         if not fields.get(wanted):
             raise UsageError(f"rule {name}: the header has no {wanted}")
@@ -119,8 +122,9 @@ def parse(name: str, text: str, *, part: bool = False) -> Rule:
     if not part and kind not in CLASSES:
         raise UsageError(f"rule {name}: there is no class {kind}", hint=f"one of: {', '.join(CLASSES)}")
     if wrong := sorted(set(reach) - {*LINKS, "self", "all", "component"}):
-        raise UsageError(f"rule {name}: nothing is reached by {wrong[0]}", hint=f"self, all, component, {', '.join(LINKS)}")
-    plain = {key: fields.get(key, "") for key in ("title", "indicator", "explanation", "source")}
+        raise UsageError(
+            f"rule {name}: nothing is reached by {wrong[0]}", hint=f"self, all, component, {', '.join(LINKS)}"
+        )
     return Rule(
         name=name,
         kind=kind,
@@ -132,7 +136,10 @@ def parse(name: str, text: str, *, part: bool = False) -> Rule:
         parameters=tuple(_parameter(name, line) for line in blocks["parameters"]),
         columns=tuple(_column(name, line) for line in blocks["values"]),
         sql=body,
-        **plain,
+        title=fields.get("title", ""),
+        indicator=fields.get("indicator", ""),
+        explanation=fields.get("explanation", ""),
+        source=fields.get("source", ""),
     )
 
 
@@ -144,10 +151,9 @@ def _header(name: str, text: str) -> tuple[dict[str, str], dict[str, list[str]],
     fields: dict[str, str] = {}
     blocks: dict[str, list[str]] = {"parameters": [], "values": []}
     lines = text.splitlines()
-    place, key = 0, ""
-    for place, line in enumerate(lines):
-        if not line.startswith("--"):
-            break
+    place = next((n for n, line in enumerate(lines) if not line.startswith("--")), len(lines))
+    key = ""
+    for line in lines[:place]:
         if found := _FIELD.match(line):
             key = found[1]
             if key not in _PLAIN and key not in blocks:
@@ -163,7 +169,9 @@ def _header(name: str, text: str) -> tuple[dict[str, str], dict[str, list[str]],
 def _parameter(name: str, line: str) -> Parameter:
     words = line.split(None, 3)
     if len(words) != 4 or words[1] not in _CASTS:
-        raise UsageError(f"rule {name}: {line!r} is not `name kind default meaning`", hint=f"kinds: {', '.join(_CASTS)}")
+        raise UsageError(
+            f"rule {name}: {line!r} is not `name kind default meaning`", hint=f"kinds: {', '.join(_CASTS)}"
+        )
     return Parameter(words[0], words[1], _CASTS[words[1]](words[2]), words[3])
 
 
