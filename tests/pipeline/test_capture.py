@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from claimhouse.errors import ClaimhouseError, Fenced, NotReady, SlotBusy, SourceLost, UsageError
+from claimhouse.errors import ClaimhouseError, Fenced, NotExact, NotReady, SlotBusy, SourceLost, UsageError
 from claimhouse.lake.lake import open_lake
 from claimhouse.lake.owner import claim
 from claimhouse.lake.snapshot import take
@@ -504,3 +504,18 @@ def test_a_lake_on_s3_has_the_same_guarantees(postgres: Any, tmp_path: Path, buc
         time.sleep(3)
     once(asked)
     assert held("SELECT v FROM t WHERE id = 1000") == [("late",)]
+
+
+def test_a_time_before_the_history_is_refused_and_names_the_first_one(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    asked = options(postgres, tmp_path)
+    once(asked)
+    with pytest.raises(NotExact, match="not known at that time") as told:
+        query(asked, "SELECT * FROM t", at="2001-01-01")
+    assert (told.value.hint or "").startswith("its history begins at 20")
+    time.sleep(0.01)
+    ((now,),) = postgres.execute("SELECT clock_timestamp()")
+    moment = now.isoformat()
+    postgres.execute("INSERT INTO t VALUES (2)")
+    once(asked)
+    assert query(asked, "SELECT * FROM t", at=moment) == [(1,)]

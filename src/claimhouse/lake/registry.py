@@ -36,6 +36,7 @@ class Copy:
     incarnation: int
     at: int
     exact_from: int | None = None
+    exact_at: int = 0  # the newest commit time known then, microseconds: by time, the history begins here
     sees: str | None = None
     filenodes: str = ""
     blocks: int = 0

@@ -136,15 +136,19 @@ class Admission:
         return found
 
     def _register(self, table: Table, position: int, storage: dict[int, catalog.Mark]) -> TableState:
-        state = self._registry.tables.get(table.folder)
+        tables = self._registry.tables
+        while table.folder in tables and tables[table.folder].status != "gone":  # of another, renamed since
+            table = replace(table, place=f"{table.folder}__2")
+        state = tables.get(table.folder)
         if state is None:
             shape = replace(table, version=1)
             state = TableState(table.oid, table.schema, table.name, table.folder, "copying", versions=[shape])
             state.since.append(position)
-            self._registry.tables[table.folder] = state
+            tables[table.folder] = state
         else:  # dropped, and made again under its old name: the same folder, a new copy
             shape = catalog.evolve(state.table, table, earlier=state.versions[:-1])
             state.oid, state.status, state.error = table.oid, "copying", None
+            state.schema, state.name = table.schema, table.name
             if shape is not None:
                 state.versions.append(shape)
                 state.since.append(position)

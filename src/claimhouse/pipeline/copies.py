@@ -119,12 +119,16 @@ class Copies:
         self._changed()
         self._emit("copy", {"table": state.label, "rows": copy.rows, "blocks": copy.blocks, "total": step.total})
 
-    def complete(self, end: int) -> None:
-        """A cut up to `end` is about to be made: the copies whose H it passes are exact from there."""
+    def complete(self, end: int, committed_at: int) -> None:
+        """A cut up to `end` is about to be made: the copies whose H it passes are exact from there.
+
+        `committed_at` is the running maximum of commit times in that cut, microseconds.
+        """
         for folder, height in list(self._heights.items()):
             if height <= end:
                 state = self._registry.tables[folder]
                 state.copies[-1].exact_from = height
+                state.copies[-1].exact_at = committed_at
                 state.inexact = [(a, height if b == OPEN_END else b) for a, b in state.inexact]
                 if state.status == "copying":
                     state.status = "live"

@@ -79,13 +79,13 @@ class Cutter:
         for table, lsn, message in pending.errors:
             deadletters.put(self._tail.lake, self._tail.source, self.number + 1, table.folder, lsn, message)
             self._shapes.errored(table.folder, lsn, message)
-        copies.complete(end)
+        self._max_committed_at = max(self._max_committed_at, pending.max_committed_at)
+        copies.complete(end, self._max_committed_at)
         if self._shapes.dirty or not self._registry_name:
             self._registry_name = registry.save(self._tail.owner, self._shapes.registry, self.number + 1)
             self.saved = Registry.from_bytes(self._shapes.registry.to_bytes())
             self._shapes.dirty = False
         record = self._flusher.record
-        self._max_committed_at = max(self._max_committed_at, pending.max_committed_at)
         failpoint.hit("cut.before_append")
         self.mark = self._tail.append(
             pending.changes,

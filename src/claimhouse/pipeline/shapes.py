@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from claimhouse.errors import ClaimhouseError
 from claimhouse.lake.registry import OPEN_END, Registry, TableState
-from claimhouse.postgres.catalog import Mark, evolve
+from claimhouse.postgres.catalog import Mark, evolve, folded_twins
 from claimhouse.postgres.pgoutput import Relation
 from claimhouse.table import Column, Table
 
@@ -99,6 +99,7 @@ class Shapes:
         """The DDL trigger tells the shape that holds from this position."""
         state = self._by_oid.get(described.oid)
         if state is not None and state.status not in ("errored", "gone"):
+            state.schema, state.name = described.schema, described.name
             self.take(state, described, lsn, exact=True)
             self._seen[state.oid] = lsn
 
@@ -137,7 +138,8 @@ class Shapes:
                 continue
             known = self.known_to(state)
             copying = self.take(state, finding.table, lsn, exact=False)
-            rewritten = finding.mark.rewritten_since(Mark.from_json(state.storage)) if state.storage else False
+            before = Mark.from_json(state.storage) if state.storage else finding.mark
+            rewritten = finding.mark.rewritten_since(before, oid)
             state.storage = finding.mark.to_json()
             if rewritten and not copying and state.status != "errored":
                 state.inexact.append((known, OPEN_END))
@@ -163,6 +165,9 @@ class Shapes:
             self.errored(state.folder, lsn, str(error))
             return False
         if shape is None:
+            return False
+        if twins := folded_twins(c.name for c in shape.columns):
+            self.errored(state.folder, lsn, f"columns {' and '.join(twins)} differ only by case")
             return False
         known, anew = self.known_to(state), reshaped(state.table, shape)
         state.versions.append(shape)

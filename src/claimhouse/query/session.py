@@ -26,7 +26,7 @@ from claimhouse.lake.tail import cut_numbers
 from claimhouse.query import guard
 from claimhouse.query.engine import Engine
 from claimhouse.query.guard import Statement, quote
-from claimhouse.query.moment import Position, parse_for, resolve
+from claimhouse.query.moment import AtTime, Position, iso, parse_for, resolve
 from claimhouse.query.names import Names, Path, TableName
 from claimhouse.query.past import SourcePast
 from claimhouse.query.views import View
@@ -59,11 +59,12 @@ class Session:
         self.snapshots, self.empty = _take(lake, sources)
         self._options: dict[str, Any] = {"threads": threads, "memory": memory}
         self._engines = [Engine(lake, **self._options)]  # the one used last comes first
+        self._times: dict[str, int] = {}  # of the sources that are asked for by time
         self.positions = self._resolve(at, zone)
         self.states = {
             TableName(source, state.schema, state.name): state
             for source, snapshot in self.snapshots.items()
-            for state in snapshot.registry.tables.values()
+            for state in sorted(snapshot.registry.tables.values(), key=lambda s: s.status != "gone")  # a name's heir
         }
         self.names = Names(self.states)
         self._views: dict[TableName, View] = {}
@@ -123,6 +124,7 @@ class Session:
         if at is None:
             return {source: past.newest for source, past in pasts.items()}
         moments = parse_for(at, pasts, zone=zone)
+        self._times = {source: m.micros for source, m in moments.items() if isinstance(m, AtTime)}
         return {source: resolve(moments[source], past) for source, past in pasts.items()}
 
     def hidden(self, table: TableName) -> LakeError | QueryError | None:
@@ -138,6 +140,9 @@ class Session:
             return NotExact(
                 f"table {label} is not known at {position}", hint=f"its history begins at {lsn_text(first[0])}"
             )
+        begins_at = next((c.exact_at for c in state.copies if c.exact_from is not None), 0)
+        if self._times.get(table.source, begins_at) < begins_at:
+            return NotExact(f"table {label} is not known at that time", hint=f"its history begins at {iso(begins_at)}")
         if state.status == "gone" and self.at is None:
             return QueryError(
                 f"table {label} no longer exists in the source", hint="read it at a moment when it did: --at"
