@@ -56,6 +56,7 @@ class Scorer:
         self._key = connection.sql("FROM subject").to_arrow_table().schema.field("claim_id").type
         self._prepared: set[str] = set()
         self._chosen: pa.Array | None = None
+        self._known: dict[str, graph.Members] = {}
         self._joined: dict[str, tuple[pa.Array, pa.Array, bool]] = {}
 
     def run(self, rule: Rule, claims: pa.Array | None = None) -> list[Hit]:
@@ -94,7 +95,7 @@ class Scorer:
         """Make the components of these claims `component_input`; the claims in them, and whether strangers are."""
         if claims is None:
             self.choose(None)
-            return None, self._join(self.connection.sql(self.edges[rule.name]).to_arrow_table())
+            return None, self._join(rule, self.connection.sql(self.edges[rule.name]).to_arrow_table())
         known = self._joined.get(self.edges[rule.name])
         if known is None or not known[0].equals(claims):
             known = (claims, *self._closure(rule, claims))
@@ -103,6 +104,8 @@ class Scorer:
 
     def _closure(self, rule: Rule, claims: pa.Array) -> tuple[pa.Array, bool]:
         name = f"edges_{zlib.crc32(self.edges[rule.name].encode())}"
+        known = self._known.setdefault(self.edges[rule.name], graph.Members())
+        claims = pa.array(known.around(claims.to_pylist()), self._key)
         while True:
             self.choose(claims)
             rows = self._rows(name, self.edges[rule.name], prepared=True)
@@ -110,12 +113,15 @@ class Scorer:
             wider = graph.distinct(claims, *found.values())
             if len(wider) == len(claims):
                 break
-            claims = wider
+            claims = pa.array(known.around(wider.to_pylist()), self._key)
+        known.forget(claims.to_pylist())
         strange = pa.array([r["apart"] for r in rows], pa.int32())
-        return claims, self._join(pa.table({**found, "apart": strange}))
+        return claims, self._join(rule, pa.table({**found, "apart": strange}))
 
-    def _join(self, edges: pa.Table) -> bool:
+    def _join(self, rule: Rule, edges: pa.Table) -> bool:
+        """Make the components of these edges `component_input` and remember them; whether any edge joins strangers."""
         joined = graph.components(edges["claim_id"], edges["other_id"])
+        self._known.setdefault(self.edges[rule.name], graph.Members()).learn(joined)
         put(self.connection, "component_input", joined)
         return bool(pc.any(pc.equal(edges["apart"], 1)).as_py())
 

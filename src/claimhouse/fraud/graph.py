@@ -7,6 +7,9 @@ found the same way, one step of links a round.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,6 +39,34 @@ def union(left: np.ndarray, right: np.ndarray, size: int) -> np.ndarray:
         if np.array_equal(joined, root):
             return root
         root = joined
+
+
+class Members:
+    """Components as they were found last, so that what hangs together is not looked for link by link again.
+
+    An edge that has gone leaves a component larger than it is now, which is no harm: whoever asks looks at its edges.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[Any, set[Any]] = {}
+
+    def around(self, claims: Iterable[Any]) -> list[Any]:
+        """These claims and all that were in a component with one of them."""
+        found: set[Any] = set()
+        for claim in claims:
+            found |= self._of.get(claim, {claim}) if claim not in found else set()
+        return sorted(found)
+
+    def forget(self, claims: Iterable[Any]) -> None:
+        for claim in claims:
+            self._of.pop(claim, None)
+
+    def learn(self, joined: pa.Table) -> None:
+        """Components as `components` gives them."""
+        groups: dict[int, set[Any]] = {}
+        for claim, component in zip(joined["claim_id"].to_pylist(), joined["component"].to_pylist(), strict=True):
+            groups.setdefault(component, set()).add(claim)
+        self._of |= {claim: group for group in groups.values() for claim in group}
 
 
 def distinct(*columns: pa.ChunkedArray | pa.Array) -> pa.Array:
