@@ -83,11 +83,12 @@ class Table:
     version: int
     identity: Identity
     columns: tuple[Column, ...]
+    place: str = ""  # the folder, where it is not the name's: a renamed table keeps its own
 
     @property
     def folder(self) -> str:
         """The table's place below `changes/<source>/` and `current/<source>/`: `schema/table`, both encoded."""
-        return f"{encode_name(self.schema)}/{encode_name(self.name)}"
+        return self.place or f"{encode_name(self.schema)}/{encode_name(self.name)}"
 
     @property
     def label(self) -> str:

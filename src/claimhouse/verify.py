@@ -36,6 +36,17 @@ from claimhouse.table import Column, Table
 TOLD_AT_MOST = 20  # differences that a report names one by one, per table
 TRIES = 20
 
+# Begin, commit and logical messages are no rows; a slot that has more than a look can hold does not rest.
+_REST = """
+SELECT (SELECT count(*) FILTER (WHERE get_byte(data, 0) NOT IN (66, 67, 77)) = 0 AND count(*) < 10000
+        FROM pg_logical_slot_peek_binary_changes(s.slot_name, %(lsn)s::pg_lsn, 10000, 'proto_version', '1',
+          'publication_names', (SELECT string_agg(quote_ident(p.pubname), ',') FROM pg_publication p
+                                WHERE p.pubname::text IN (%(publication)s::text, %(publication)s::text || '_append'))))
+FROM pg_replication_slots s
+WHERE s.slot_name = %(slot)s AND s.database = current_database() AND NOT s.active
+  AND pg_current_wal_flush_lsn() >= %(lsn)s::pg_lsn
+"""
+
 
 @dataclass(slots=True)
 class VerifyOptions:
@@ -146,12 +157,9 @@ class _Chunk:
     """Rows of one short read: text per column, and what the read saw."""
 
     texts: list[pa.Array]
+    rows: int
     sees: str
     lsn: int
-
-    @property
-    def rows(self) -> int:
-        return len(self.texts[0]) if self.texts else 0
 
 
 class _Verifying:
@@ -290,11 +298,11 @@ class _Verifying:
             statement = sql.SQL("COPY (SELECT {} FROM {} {} {}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(
                 columns, only, sql.Identifier(table.schema, table.name), tail
             )
-            texts = parse_csv(b"".join(copy_out(self.conn, statement)), len(table.columns))[1:]
+            first, *texts = parse_csv(b"".join(copy_out(self.conn, statement)), len(table.columns))
         finally:
             if own and not self.conn.closed:
                 self.conn.execute("ROLLBACK")
-        return _Chunk(texts, sees, current_lsn(self.other))
+        return _Chunk(texts, len(first), sees, current_lsn(self.other))
 
     def _compare(self, table: Table, chunk: _Chunk, held: pa.Table, report: TableReport) -> None:
         """Aligns both sides by key and tells each row that differs."""
@@ -328,6 +336,10 @@ class _Verifying:
         with _Rows(snapshot, snapshot.registry.tables[state.folder], chunk.sees) as rows:
             held = pa.Table.from_batches(rows.batches(None, ""), schema=rows.schema())
         report.rows, report.chunks = chunk.rows, 1
+        if not table.columns:
+            if missing := chunk.rows - held.num_rows:
+                report.tell(Difference(table.label, f"row counts differ by {abs(missing)}"), abs(missing))
+            return
         names = [f"c{i}" for i in range(len(table.columns))]
         theirs = [_comparable_text(t, c) for t, c in zip(chunk.texts, table.columns, strict=True)]
         ours = [_comparable_text(_rendered(held, c), c) for c in table.columns]
@@ -344,11 +356,16 @@ class _Verifying:
     def _caught_up(self, lsn: int) -> LakeSnapshot:
         """A view of the lake that holds everything up to a position."""
         deadline = time.monotonic() + self.options.wait
-        pause, beat = 0.01, 0.0
+        pause, rest, look = 0.01, 0.25, 0.0
+        beat = time.monotonic() + rest  # a heartbeat of ours would end the rest
         while True:
             snapshot = take(self.lake, self.options.source)
             if snapshot.mark.end_lsn >= lsn:
                 return snapshot
+            if time.monotonic() > look:
+                look, rest = time.monotonic() + rest, rest * 2
+                if self._at_rest(snapshot, lsn):
+                    return take(self.lake, self.options.source)
             if time.monotonic() > deadline:
                 raise NotReady(
                     f"the lake is at {lsn_text(snapshot.mark.end_lsn)}, the source at {lsn_text(lsn)}",
@@ -359,6 +376,24 @@ class _Verifying:
                 self._heartbeat()
             time.sleep(pause)
             pause = min(pause * 1.5, 0.2)
+
+    def _at_rest(self, snapshot: LakeSnapshot, lsn: int) -> bool:
+        """Whether no run is live and the source has no row for the lake up to a position.
+
+        The WAL also grows where nothing of ours happens (autovacuum, checkpoints, other databases): so what the slot
+        would send is looked at, without taking it. Where our role may not, the answer is no.
+        """
+        registry = snapshot.registry
+        try:
+            names = {"slot": registry.slot, "publication": registry.publication}
+            row = self.other.execute(_REST, {**names, "lsn": lsn_text(lsn)}).fetchone()
+        except psycopg.OperationalError as error:
+            if self.other.closed:
+                raise SourceGone("the connection broke while waiting for the lake") from error
+            return False  # the slot is in use after all
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject):
+            return False
+        return row is not None and bool(row[0])
 
     def _heartbeat(self) -> None:
         try:

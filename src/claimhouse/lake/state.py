@@ -204,16 +204,16 @@ class _Writer:
         parts = [_Part(c) for c in table.key]
         new = [sql for p in parts for sql in p.new("r")]
         old = [sql for p in parts for sql in p.old("r", whole=False)]
-        keys = [f"k{i}" for i in range(len(new))]
+        keys = [f"_k{i}" for i in range(len(new))]  # no physical name begins so
         named = ", ".join(f"{sql} AS {key}" for sql, key in zip(new, keys, strict=True))
-        named_old = ", ".join(f"{sql} AS o{key}" for sql, key in zip(old, keys, strict=True))
-        moved = " OR ".join(f"o{key} IS DISTINCT FROM {key}" for key in keys)
+        named_old = ", ".join(f"{sql} AS {key}_old" for sql, key in zip(old, keys, strict=True))
+        moved = " OR ".join(f"{key}_old IS DISTINCT FROM {key}" for key in keys)
         self._add(
             f"keyed{n}",
             f"SELECT *, _op = 'u' AND ({moved}) AS _moved FROM (SELECT r.*, {named}, {named_old} FROM kept{n} r)",
             "MATERIALIZED",
         )
-        olds = ", ".join(f"o{key}" for key in keys)
+        olds = ", ".join(f"{key}_old" for key in keys)
         self._add(
             f"last{n}",
             f"SELECT {', '.join(keys)}, max(_at) AS _at FROM ("
@@ -272,7 +272,7 @@ class _Writer:
         value there, under the key that the row had when the copy ended; under the keys that it had before, a copy may
         have met other rows.
         """
-        k, ok = ", ".join(keys), ", ".join(f"o{key}" for key in keys)
+        k, ok = ", ".join(keys), ", ".join(f"{key}_old" for key in keys)
         columns = ", ".join(quoted(name) for name in ("_schema", "_missing", "_exact", *_physical(wanted)))
         self._add(f"needy{n}", f"SELECT {k}, _ord FROM live{n} WHERE _missing IS NOT NULL", "MATERIALIZED")
         self._add(
@@ -288,7 +288,7 @@ class _Writer:
             f" WINDOW lives AS (PARTITION BY {k} ORDER BY _ord)",
             "MATERIALIZED",
         )
-        before = _same((f"h.o{key}", f"p.{key}") for key in keys)
+        before = _same((f"h.{key}_old", f"p.{key}") for key in keys)
         self._add(
             f"came{n}",
             f"SELECT {_of('h', k)}, h._life, {_of('h', ok)}, coalesce(max(p._life), -1::HUGEINT) AS _from"

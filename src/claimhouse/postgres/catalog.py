@@ -131,7 +131,8 @@ def evolve(old: Table, new: Table, *, earlier: Iterable[Table] = ()) -> Table | 
             column = replace(column, physical=_fresh(column.physical, taken), since=version)
         taken.add(column.physical)
         columns.append(column)
-    following = replace(new, source=old.source, version=version, columns=tuple(columns))
+    place = "" if replace(new, place="").folder == old.folder else old.folder
+    following = replace(new, source=old.source, version=version, columns=tuple(columns), place=place)
     return None if replace(following, version=old.version) == old else following
 
 
@@ -184,26 +185,33 @@ class Mark:
     """What betrays a change of a table that the stream does not tell; equal marks, nothing happened.
 
     `leaves` are (oid, filenode) of the table or its partitions, `attributes` moves with any DDL on its columns, `types`
-    tells the labels of enum types in use and the attributes of composite ones.
+    tells the labels of enum types in use and the attributes of composite ones, `name` is the table's.
     """
 
     leaves: tuple[tuple[int, int], ...]
     attributes: str
     types: tuple[str, ...]
+    name: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON keeps it: equal for equal marks."""
-        return {"leaves": [list(leaf) for leaf in self.leaves], "attributes": self.attributes, "types": [*self.types]}
+        leaves = [list(leaf) for leaf in self.leaves]
+        return {"leaves": leaves, "attributes": self.attributes, "types": [*self.types], "name": self.name}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Mark:
-        return cls(tuple((oid, node) for oid, node in data["leaves"]), data["attributes"], tuple(data["types"]))
+        leaves = tuple((oid, node) for oid, node in data["leaves"])
+        return cls(leaves, data["attributes"], tuple(data["types"]), data.get("name", ""))
 
-    def rewritten_since(self, earlier: Mark) -> bool:
-        """Whether rows may have changed without events: columns changed and storage too, or a type in use did.
+    def rewritten_since(self, earlier: Mark, oid: int = 0) -> bool:
+        """Whether rows of the table `oid` may have changed without events: columns changed and storage too, or a type
+        in use did.
 
-        Storage alone moves at TRUNCATE (an event) and VACUUM FULL (the same rows). Partitions that come or go count.
+        Storage alone moves at TRUNCATE (an event) and VACUUM FULL (the same rows). Partitions that come or go count,
+        and so does a partition's storage: TRUNCATE of a partition is no event of its root.
         """
+        if self.leaves != earlier.leaves and oid and any(leaf != oid for leaf, _ in self.leaves):
+            return True
         moved = self.leaves != earlier.leaves and self.attributes != earlier.attributes
         partitions = {oid for oid, _ in self.leaves} != {oid for oid, _ in earlier.leaves}
         return moved or partitions or not set(earlier.types) <= set(self.types)  # a new label changes no row
@@ -214,8 +222,8 @@ def marks(conn: psycopg.Connection[Any], oids: Collection[int]) -> dict[int, Mar
     with explained("reading the catalog"):
         rows = conn.execute(_MARKS, [list(oids)]).fetchall()
     return {
-        oid: Mark(tuple((o, f) for o, f in leaves), attributes or "", tuple(types))
-        for oid, leaves, attributes, types in rows
+        oid: Mark(tuple((o, f) for o, f in leaves), attributes or "", tuple(types), name)
+        for oid, leaves, attributes, types, name in rows
     }
 
 
@@ -255,7 +263,9 @@ SELECT c.oid::bigint,
    SELECT 'type ' || a.attrelid || ' ' || string_agg(a.attname || ' ' || a.atttypid, ',' ORDER BY a.attnum)
    FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.oid AND t.typtype = 'c'
    JOIN pg_catalog.pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
-   GROUP BY a.attrelid ORDER BY 1)
+   GROUP BY a.attrelid ORDER BY 1),
+  (SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_catalog.pg_namespace n
+   WHERE n.oid = c.relnamespace)
 FROM pg_catalog.pg_class c
 CROSS JOIN LATERAL (
   SELECT coalesce((SELECT array_agg(p.relid::oid) FROM pg_partition_tree(c.oid) p WHERE p.isleaf),
@@ -339,7 +349,7 @@ def _info(row: tuple[Any, ...], *, named: bool) -> TableInfo | None:
         return replace(info, ignored="a foreign table: its rows live elsewhere")
     if persistence == "u":
         return replace(info, ignored="unlogged: its changes are not in the WAL", sql=f"ALTER TABLE {quoted} SET LOGGED")
-    if twins := _folded_twins(columns):
+    if twins := folded_twins(columns):
         return replace(info, problem=f"columns {' and '.join(twins)} differ only by case")
     if not readable:
         grant = f"GRANT USAGE ON SCHEMA {in_schema} TO {role}; GRANT SELECT ON {quoted} TO {role}"
@@ -349,7 +359,8 @@ def _info(row: tuple[Any, ...], *, named: bool) -> TableInfo | None:
     return info
 
 
-def _folded_twins(names: Iterable[str]) -> list[str]:
+def folded_twins(names: Iterable[str]) -> list[str]:
+    """The first names that differ only by case, none where there are no such."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
         groups[name.lower()].append(name)

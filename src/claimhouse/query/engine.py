@@ -14,7 +14,7 @@ from claimhouse.lake.defaults import duck_type
 from claimhouse.lake.lake import Lake
 from claimhouse.query import guard
 from claimhouse.query.guard import quote
-from claimhouse.query.views import View
+from claimhouse.query.views import NO_COLUMNS, View
 from claimhouse.table import Table
 
 Path = tuple[str, ...]
@@ -41,7 +41,7 @@ class Engine:
             self._make(path, made[view])
         for path, table in (stubs or {}).items():
             columns = ", ".join(f"CAST(NULL AS {duck_type(c.kind)}) AS {quote(c.name)}" for c in table.columns)
-            self._make(path, f"SELECT {columns} WHERE false")
+            self._make(path, f"SELECT {columns or NO_COLUMNS} WHERE false")
         self.shown.update(views)
         guard.lock(self.connection, {file for view in made for file in view.files})
         self.locked = True

@@ -14,6 +14,7 @@ from claimhouse.errors import QueryError
 from claimhouse.query.guard import looks_like_file, quote
 
 Path = tuple[str, ...]
+_CATALOGS = ("memory", "system", "temp")  # DuckDB's own
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -27,8 +28,11 @@ class TableName:
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every way to write it, shortest first."""
-        full = ((self.schema, self.name), (self.source, self.schema, self.name))
-        return ((self.name,), *full) if self.schema == "public" else full
+        whole = (self.source, self.schema, self.name)
+        if self.schema.lower() in _CATALOGS:  # as the first part it would mean the catalog
+            return (whole,)
+        short = (self.schema, self.name)
+        return ((self.name,), short, whole) if self.schema == "public" else (short, whole)
 
 
 class Names:

@@ -27,6 +27,7 @@ from claimhouse.query.guard import quote, quote_text
 from claimhouse.query.moment import Position
 
 LITTLE = 200_000  # log rows that are worked out once and kept in memory
+NO_COLUMNS = 'NULL::INTEGER AS "(no columns)"'  # a table may have none, SQL's answers may not; its rows count
 _FILE, _ROW = "_file", "file_row_number"  # where a row stands; no encoded source name begins with an underscore
 
 
@@ -175,13 +176,15 @@ class View:
 
     def _base_columns(self) -> str:
         held = self._held()
-        return ", ".join(
+        columns = (
             f"{'b.' + quote(c.physical) if c.physical in held else literal(c.missing, c.kind)[0]} AS {quote(c.name)}"
             for c in self.shape.columns
         )
+        return ", ".join(columns) or NO_COLUMNS
 
     def _state_columns(self) -> str:
-        return ", ".join(f"{quote(c.physical)} AS {quote(c.name)}" for c in self.shape.columns)
+        columns = (f"{quote(c.physical)} AS {quote(c.name)}" for c in self.shape.columns)
+        return ", ".join(columns) or NO_COLUMNS
 
     def _has(self, physical: str) -> bool:
         return any(c.physical == physical for t in self.state.versions for c in t.columns)

@@ -1,0 +1,108 @@
+"""Databases that the authors did not think of: each was once answered wrongly, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from claimhouse.lake.lake import open_lake
+from claimhouse.pipeline import Capture, CaptureOptions
+from claimhouse.pipeline.options import Summary
+from claimhouse.query.session import Session
+from claimhouse.verify import Difference, VerifyOptions, verify
+
+
+class Lake:
+    """A lake of one database: `capture` once, `rows` of a query, `differences` from the source."""
+
+    def __init__(self, dsn: str, folder: Path) -> None:
+        self.dsn, self.location = dsn, str(folder / "lake")
+
+    def capture(self) -> Summary:
+        return Capture(CaptureOptions("main", self.dsn, self.location, once=True)).run()
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        return sorted(tuple(row.values()) for row in Session(open_lake(self.location)).sql(query).arrow().to_pylist())
+
+    def differences(self) -> list[Difference]:
+        return verify(VerifyOptions("main", self.dsn, self.location, wait=20.0)).differences
+
+
+def test_columns_may_be_called_as_our_own_sql_calls_its_keys(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, k0 int, ok0 int, o0 int, v0 int, r int, txt text)")
+    postgres.execute("INSERT INTO t VALUES (1, 1, 1, 1, 1, 1, 'a'), (2, 2, 2, 2, 2, 2, 'b')")
+    lake = Lake(postgres.dsn, tmp_path)
+    lake.capture()
+    postgres.execute("UPDATE t SET k0 = 9, ok0 = 8; UPDATE t SET id = 5 WHERE id = 1")
+    lake.capture()
+    assert lake.rows("SELECT id, k0, ok0 FROM t") == [(2, 9, 8), (5, 9, 8)]
+    assert lake.differences() == []
+
+
+def test_a_renamed_table_goes_on_in_its_folder_and_its_old_name_is_free(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE SCHEMA s; CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    lake = Lake(postgres.dsn, tmp_path)
+    lake.capture()
+    postgres.execute("ALTER TABLE t RENAME TO t2; INSERT INTO t2 VALUES (2)")
+    lake.capture()
+    assert lake.rows("SELECT id FROM t2") == [(1,), (2,)]
+    postgres.execute("ALTER TABLE t2 ADD c int DEFAULT 7; INSERT INTO t2 VALUES (3, 3)")
+    lake.capture()
+    postgres.execute("ALTER TABLE t2 SET SCHEMA s; CREATE TABLE t (id text PRIMARY KEY); INSERT INTO t VALUES ('new')")
+    lake.capture()
+    postgres.execute("INSERT INTO s.t2 VALUES (4, 4); INSERT INTO t VALUES ('newer')")
+    lake.capture()
+    assert lake.rows("SELECT * FROM s.t2") == [(1, 7), (2, 7), (3, 3), (4, 4)]
+    assert lake.rows("SELECT * FROM t") == [("new",), ("newer",)]
+    assert lake.differences() == []
+
+
+def test_a_truncated_partition_is_noticed(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE p (id int, k text, PRIMARY KEY (id, k)) PARTITION BY LIST (k)")
+    postgres.execute("CREATE TABLE p_a PARTITION OF p FOR VALUES IN ('a'); CREATE TABLE p_d PARTITION OF p DEFAULT")
+    postgres.execute("INSERT INTO p SELECT g, CASE WHEN g % 2 = 0 THEN 'a' ELSE 'b' END FROM generate_series(1, 6) g")
+    lake = Lake(postgres.dsn, tmp_path)
+    lake.capture()
+    postgres.execute("TRUNCATE p_a; INSERT INTO p VALUES (8, 'a')")
+    lake.capture()
+    assert lake.rows("SELECT id FROM p") == [(1,), (3,), (5,), (8,)]
+    assert lake.differences() == []
+
+
+def test_a_column_that_is_added_in_another_case_stops_its_table_by_name(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute('CREATE TABLE t (id int PRIMARY KEY, "X" int); CREATE TABLE other (id int PRIMARY KEY)')
+    lake = Lake(postgres.dsn, tmp_path)
+    lake.capture()
+    postgres.execute("ALTER TABLE t ADD x int; INSERT INTO t VALUES (1, 2, 3); INSERT INTO other VALUES (1)")
+    assert lake.capture().errored == {"public.t": "columns X and x differ only by case"}
+    assert lake.rows("SELECT * FROM other") == [(1,)]
+
+
+def test_schemas_called_as_duckdb_calls_its_catalogs_are_read_by_the_whole_path(postgres: Any, tmp_path: Path) -> None:
+    for name in ("system", "temp", "memory"):
+        postgres.execute(f"CREATE SCHEMA {name}; CREATE TABLE {name}.t (id int PRIMARY KEY)")
+        postgres.execute(f"INSERT INTO {name}.t VALUES (1)")
+    lake = Lake(postgres.dsn, tmp_path)
+    lake.capture()
+    for name in ("system", "temp", "memory"):
+        assert lake.rows(f"SELECT id FROM main.{name}.t") == [(1,)]
+    assert len(lake.rows("SHOW ALL TABLES")) >= 3
+
+
+def test_rows_of_a_table_without_columns_are_counted(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE zero (); INSERT INTO zero DEFAULT VALUES; INSERT INTO zero DEFAULT VALUES")
+    lake = Lake(postgres.dsn, tmp_path)
+    lake.capture()
+    postgres.execute("INSERT INTO zero DEFAULT VALUES")
+    lake.capture()
+    assert lake.rows("SELECT count(*) FROM zero") == [(3,)]
+    assert lake.differences() == []
+
+
+def test_verify_needs_no_run_beside_it_where_the_wal_grew_without_a_row_of_ours(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    lake = Lake(postgres.dsn, tmp_path)
+    lake.capture()
+    postgres.execute("SELECT pg_logical_emit_message(true, 'x', 'y')")
+    postgres.execute("VACUUM FULL t")
+    assert lake.differences() == []
