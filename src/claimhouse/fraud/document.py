@@ -63,6 +63,14 @@ written, and prints per rule and combined: alerts per 1,000 claims, recall, and 
 also into `build/fraud.json`. Base rates are realistic, and the books hold innocent lookalikes of most patterns. They
 are generated books: what a rule is worth on an insurer's own claims is told by dispositions.
 
+## Limits
+
+- `fraud run` holds the columns that rules read in memory, and makes them anew every hour, after a truncate or a new
+  copy, and when it falls so far behind that cuts were dropped before it read them.
+- The LSN of an event is the end of the cut at which the evaluation found it so: evaluations under load take several
+  cuts together, and a hit that came and went between two of them leaves no trace.
+- A model's tables lie in one source. Values of statistics rules are revised only when the score moves by 0.1.
+
 ## Rules
 """
 MODELS = """\
