@@ -51,11 +51,11 @@ def test_the_files_that_the_architecture_names_exist() -> None:
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda p: p.name)
 def test_make_targets_and_commands_in_prose_exist(page: Path) -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    makefiles = "\n".join(file.read_text() for file in (ROOT / "Makefile", *ROOT.glob("*.mk")))
+    targets = set(re.findall(r"^([a-z-]+):", makefiles, re.MULTILINE))
     page_text = page.read_text()
     code = "\n".join(re.findall(r"```sh\n(.*?)```", page_text, re.DOTALL) + re.findall(r"`([^`\n]+)`", page_text))
-    assert set(re.findall(r"^make ([a-z]+)", code, re.MULTILINE)) <= targets
+    assert set(re.findall(r"^make ([a-z-]+)", code, re.MULTILINE)) <= targets
     commands = {path.split()[1] for path, _ in generator().walk("claimhouse", _root())}
     assert set(re.findall(r"^claimhouse ([a-z]+)", code, re.MULTILINE)) <= commands
 

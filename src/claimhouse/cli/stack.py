@@ -86,7 +86,13 @@ def up(
 
 @app.command()
 def status(folder: FolderOption = _FOLDER, as_json: JsonOption = False) -> None:
-    """Show every hop with its lag, and what to do where one is ill; exits 1 if one is."""
+    """Show every hop with its lag, and what to do where one is ill; exits 1 if one is.
+
+    \b
+    Examples:
+      claimhouse stack status
+      claimhouse stack status --json
+    """
     from claimhouse.distributed.status import hops
 
     stack = _open(folder)
@@ -104,7 +110,13 @@ def down(
     folder: FolderOption = _FOLDER,
     data: Annotated[bool, typer.Option("--data", help="Remove the folder with all its data as well.")] = False,
 ) -> None:
-    """Stop everything that this stack started; its data stays unless --data is given."""
+    """Stop everything that this stack started; its data stays unless --data is given.
+
+    \b
+    Examples:
+      claimhouse stack down
+      claimhouse stack down --data
+    """
     stack = _open(folder)
     stack.down()
     if data:
@@ -114,7 +126,12 @@ def down(
 
 @app.command()
 def register(folder: FolderOption = _FOLDER) -> None:
-    """Bring connector, Glue tables and Trino views back, where one of them forgot."""
+    """Bring connector, Glue tables and Trino views back, where one of them forgot.
+
+    \b
+    Examples:
+      claimhouse stack register
+    """
     stack = _open(folder)
     made = stack.register()
     say(f"the connector runs; {made} views are registered with Trino")
@@ -122,7 +139,12 @@ def register(folder: FolderOption = _FOLDER) -> None:
 
 @app.command()
 def provision(folder: FolderOption = _FOLDER) -> None:
-    """Make the role that Debezium connects as, with the least rights it needs."""
+    """Make the role that Debezium connects as, with the least rights it needs.
+
+    \b
+    Examples:
+      claimhouse stack provision
+    """
     stack = _open(folder)
     stack.provision()
     say(f"role {stack.topology.role} may replicate and read the tables, nothing else")
@@ -134,7 +156,13 @@ def logs(
     folder: FolderOption = _FOLDER,
     lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", help="How many of the last lines.")] = 50,
 ) -> None:
-    """Print the end of an engine's log."""
+    """Print the end of an engine's log.
+
+    \b
+    Examples:
+      claimhouse stack logs trino
+      claimhouse stack logs spark --lines 200
+    """
     stack = _open(folder)
     path = stack.process(name).log if name != "postgres" else stack.folder / "data" / "postgres" / "server.log"
     for line in path.read_text(errors="replace").splitlines()[-lines:]:
