@@ -87,7 +87,7 @@ class Mover(CaptureLoop):
             stack.callback(self.admin.close)
             self.stream = self.decoder = self  # feed, idle_position, confirm
             # A cut that brings rows is flushed at once: any byte is due.
-            self.work(stack, interval=IDLE_FLUSH, bytes_due=1)
+            self.work(stack, interval=IDLE_FLUSH, bytes_due=1, idle_cuts=1)
 
     @property
     def flushed(self) -> FlushRecord | None:

@@ -169,7 +169,7 @@ class CaptureLoop:
         return self.owner
 
     def work(self, stack: contextlib.ExitStack, **flushing: Any) -> None:
-        """Captures until stopped or caught up. `flushing` are the Flusher's `interval` and `bytes_due`."""
+        """Captures until stopped or caught up. `flushing` are the Flusher's `interval`, `bytes_due`, `idle_cuts`."""
         source, mark = self.options.source, self.found
         record = flushes.load(self.lake, source, mark.flush) if mark and mark.flush else None
         self.flusher = Flusher(self.lake, source, self.owner, self.tail, record, **flushing)

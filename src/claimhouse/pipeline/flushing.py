@@ -34,13 +34,14 @@ class Flusher(threading.Thread):
         *,
         interval: float,
         bytes_due: int = 256 << 20,
+        idle_cuts: int = IDLE_CUTS,
     ) -> None:
         super().__init__(name="claimhouse-flusher", daemon=True)
         self.record = record
         self.failed: BaseException | None = None
         self.folds = 0
         self._lake, self._source, self._owner, self._tail = lake, source, owner, tail
-        self._interval, self._bytes_due = interval, bytes_due
+        self._interval, self._bytes_due, self._idle_cuts = interval, bytes_due, idle_cuts
         self._named = record
         self._before_named: FlushRecord | None = None
         self._newest: tuple[CutMark, Registry] | None = None
@@ -56,7 +57,7 @@ class Flusher(threading.Thread):
             self._newest = (mark, registry)
             # A cut that brings nothing (an idle one, one that names a record) is no reason for a flush of its own.
             told = self.record is None or mark.registry != self.record.registry
-            self._waiting_cuts += IDLE_CUTS if mark.sections or mark.parts or told else 1
+            self._waiting_cuts += self._idle_cuts if mark.sections or mark.parts or told else 1
             self._waiting_bytes += size
             record = self.record
             if record is not None and mark.flush == record.flush and record is not self._named:
@@ -107,7 +108,7 @@ class Flusher(threading.Thread):
         with self._wake:
             newest, waiting = self._newest, self._waiting_cuts
             self._waiting_bytes = 0
-        if newest is None or waiting < IDLE_CUTS:
+        if newest is None or waiting < self._idle_cuts:
             return
         mark, registry = newest
         if self.record is None or mark.cut > self.record.cut:
