@@ -131,7 +131,7 @@ def test_an_unread_slot_is_a_warning_and_a_lost_one_an_error(postgres):
         state = slot_state(conn, slot)
     assert state is not None
     findings = examine(postgres.dsn)
-    assert [(f.level, f.subject) for f in of(findings, "slot")] == [("warn", slot)]
+    assert [f.level for f in of(findings, "slot") if f.subject == slot] == ["warn"]
     newer = postgres.conn.info.server_version >= 170000
     assert [f.level for f in of(findings, "failover")] == ["info"] * newer
     for change, level, word in (
@@ -142,8 +142,8 @@ def test_an_unread_slot_is_a_warning_and_a_lost_one_an_error(postgres):
     ):
         finding = doctor._slot(replace(state, **change))
         assert finding.level == level and word in finding.message
-    mend(postgres, of(findings, "slot"))
-    assert of(examine(postgres.dsn), "slot") == []
+    mend(postgres, [f for f in of(findings, "slot") if f.subject == slot])
+    assert [f for f in of(examine(postgres.dsn), "slot") if f.subject == slot] == []
 
 
 @pytest.mark.parametrize(

@@ -296,7 +296,8 @@ def detach(
     publication = publication or slot
     ours = (publication, append_name(publication)) if is_ours(publication) else ()
     statements += [f"DROP PUBLICATION {quoted(p)}" for p in ours if _exists(conn, p)]
-    others = [s for s in slot_states(conn, "claimhouse_%") if s.name != slot]
+    here = conn.info.dbname  # the triggers are this database's; another's slots have no need of them
+    others = [s for s in slot_states(conn, "claimhouse_%") if s.name != slot and s.database == here]
     triggers = conn.execute(
         "SELECT FROM pg_catalog.pg_event_trigger WHERE evtname = ANY (%s)", [[*ddl_trigger.TRIGGERS]]
     )
