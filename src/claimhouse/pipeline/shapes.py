@@ -122,6 +122,7 @@ class Shapes:
 
     def apply(self, found: Survey, lsn: int) -> None:
         """Takes over a survey that was made before the position `lsn`, which the stream has passed now."""
+        whole = True
         for oid, finding in found.items():
             state = self._by_oid.get(oid)
             if state is None:
@@ -135,8 +136,10 @@ class Shapes:
                 continue
             if len(state.versions) != finding.versions:
                 self._again.add(oid)  # the stream told of a newer shape meanwhile: look again
+                whole = False
                 continue
-            known = self.known_to(state)
+            # A rewrite may leave the columns as they are: what the stream announced since tells nothing of it.
+            known = max(self.registry.surveyed, state.since[0])
             copying = self.take(state, finding.table, lsn, exact=False)
             before = Mark.from_json(state.storage) if state.storage else finding.mark
             rewritten = finding.mark.rewritten_since(before, oid)
@@ -144,7 +147,8 @@ class Shapes:
             if rewritten and not copying and state.status != "errored":
                 state.inexact.append((known, OPEN_END))
                 self._copy_anew(state, lsn)
-        self.registry.surveyed = max(self.registry.surveyed, lsn)
+        if whole:
+            self.registry.surveyed = max(self.registry.surveyed, lsn)
 
     def known_to(self, state: TableState) -> int:
         """The last position at which the newest shape of a table is known to have been the source's."""
