@@ -8,7 +8,7 @@ import time
 import psycopg
 import pytest
 
-from claimhouse.errors import NotReady, SlotBusy, SourceError
+from claimhouse.errors import NotReady, SlotBusy, SourceError, SourceGone
 from claimhouse.postgres import ddl_trigger
 from claimhouse.postgres.catalog import describe
 from claimhouse.postgres.publication import (
@@ -366,3 +366,29 @@ def test_a_role_that_may_only_use_its_own_schema_can_still_change_its_tables(pos
 def test_a_forged_message_is_not_taken_for_a_table():
     for content in (b"", b"{}", b"[1]", b"\xff", b'{"table": {"oid": 1}, "event": "shape", "command": "x", "oid": 1}'):
         assert ddl_trigger.parse(content) is None
+
+
+def test_a_slot_that_the_server_still_makes_for_a_killed_run_is_waited_for(postgres):
+    """Found by the model (seed 402932491): it was taken for a slot that has lost its WAL."""
+    slot = f"claimhouse_{postgres.name}"
+    writer = postgres.connect()
+    writer.execute("CREATE TABLE t (a int PRIMARY KEY)")
+    maker = postgres.connect(autocommit=True)
+    maker.pgconn.send_query(f"SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')".encode())
+    with connect(postgres.dsn) as conn:
+        deadline = time.monotonic() + 20
+        while slot_state(conn, slot) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with pytest.raises(SourceGone, match="still being made"):
+            ensure_slot(conn, slot)
+        writer.commit()
+        while True:
+            try:
+                position = ensure_slot(conn, slot)
+                break
+            except SourceGone:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+    assert position > 0
+    maker.close()
+    writer.close()

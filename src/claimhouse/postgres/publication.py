@@ -26,7 +26,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from claimhouse.errors import NotReady, SlotBusy, SourceError, SourceLost
+from claimhouse.errors import NotReady, SlotBusy, SourceError, SourceGone, SourceLost
 from claimhouse.postgres import ddl_trigger
 from claimhouse.postgres.catalog import describe_all
 from claimhouse.postgres.server import explain, explained
@@ -232,6 +232,9 @@ def ensure_slot(
         raise SourceError(
             f"slot {slot} is another's: {found.plugin} of database {found.database}", hint="choose another --slot"
         )
+    if found.confirmed_flush_lsn is None and found.active_pid is not None:
+        # A run was killed while the server made it: that goes on until the transactions that it waits for have ended.
+        raise SourceGone(f"slot {slot} is still being made by server process {found.active_pid}")
     if found.wal_status == "lost" or found.confirmed_flush_lsn is None:
         raise SourceLost(f"slot {slot} has lost its WAL", hint=f"detach it, then start anew: {_drop(slot)}")
     return found.confirmed_flush_lsn
