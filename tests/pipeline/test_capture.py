@@ -534,3 +534,20 @@ def test_moments_between_a_rewrite_without_events_and_its_noticing_are_refused(p
     with pytest.raises(NotExact, match="not known exactly"):
         query(asked, "SELECT * FROM t", at=between)
     assert sorted(query(asked, "SELECT * FROM t")) == [(1, "X"), (2, "Y"), (3, "z"), (4, "z")]
+
+
+def test_a_truncate_of_a_wide_table_beside_an_unchanged_value_of_a_narrow_one(postgres: Any, tmp_path: Path) -> None:
+    """Found by the model (seed 100009): the truncate's columns were sought among the narrow table's cells."""
+    postgres.execute("CREATE TABLE narrow (id int PRIMARY KEY, v int, big text)")
+    postgres.execute("ALTER TABLE narrow ALTER big SET STORAGE EXTERNAL")
+    postgres.execute("INSERT INTO narrow VALUES (1, 1, repeat('x', 4000))")
+    postgres.execute("CREATE TABLE wide (id int PRIMARY KEY, a int, b int, c int, d int, e text)")
+    postgres.execute("INSERT INTO wide VALUES (1, 1, 1, 1, 1, 'e')")
+    asked = options(postgres, tmp_path)
+    once(asked)
+    with postgres.connect() as other:
+        other.execute("UPDATE narrow SET v = 2")
+        other.execute("TRUNCATE wide")
+    once(asked)
+    assert query(asked, "SELECT v, length(big) FROM narrow") == [(2, 4000)]
+    assert query(asked, "SELECT count(*) FROM wide") == [(0,)]

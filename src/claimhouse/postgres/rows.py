@@ -257,8 +257,12 @@ class _Builder:
 
     def _missing(self, shape: Shape, span: slice) -> pa.Array:
         """The names of the columns that an update left out, comma-joined, where it left any out."""
-        names = [column.physical for column, place, _ in shape.columns if place is not None]
-        left_out = [self.cells[p].kind[span] == UNCHANGED for _, p, _ in shape.columns if p is not None]
+        # A table of which there are only truncates may be wider than any tuple here.
+        here = [(c.physical, p) for c, p, _ in shape.columns if p is not None and p < len(self.cells)]
+        if not here:
+            return pa.nulls(span.stop - span.start, pa.string())
+        names = [name for name, _ in here]
+        left_out = [self.cells[place].kind[span] == UNCHANGED for _, place in here]
         patterns, which = np.unique(np.stack(left_out, axis=1), axis=0, return_inverse=True)
         texts = [
             ",".join(name for name, out in zip(names, pattern, strict=True) if out) or None for pattern in patterns
