@@ -10,8 +10,8 @@ SEED ?=
 PYTEST ?=
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
+PYTHON ?= $(shell for what in "sys, venv, ensurepip" sys; do for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$p -c "import $$what; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && { command -v $$p; exit; }; done; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
