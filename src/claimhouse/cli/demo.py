@@ -232,7 +232,7 @@ class Life:
         say("\nthe lake stays, the server is stopped; go on with the same command, or try:")
         say(f'  {program} query --lake {lake} "SELECT status, count(*) FROM claim GROUP BY ALL"')
         say(f"  {program} status --lake {lake} --offline")
-        say(f"  {program} connect --lake {lake} claim")
+        say(f"  {program} connect --lake {lake} payment --engine polars")
 
 
 def _program() -> str:
