@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from claimhouse import verify as verifying
 from claimhouse.errors import NotReady
+from claimhouse.lake import current
 from claimhouse.lake.snapshot import LakeSnapshot
 from claimhouse.pipeline import Capture, CaptureOptions
 from claimhouse.verify import VerifyOptions, verify
@@ -111,6 +113,8 @@ def test_both_may_live_meanwhile(postgres: Any, lake: VerifyOptions) -> None:
     capture = Capture(CaptureOptions("main", postgres.dsn, lake.location, freshness=0.005, flush_interval=0.1))
     captured = threading.Thread(target=capture.run, args=(stop,))
 
+    written: list[int] = []
+
     def write() -> None:
         with postgres.connect() as conn:
             n = 0
@@ -118,11 +122,13 @@ def test_both_may_live_meanwhile(postgres: Any, lake: VerifyOptions) -> None:
                 n += 1
                 conn.execute("UPDATE claim SET amount = amount + 1, note = note || 'x' WHERE id = %s", (n * 37 % 3000,))
                 if n % 4 == 0:
-                    conn.execute("UPDATE claim SET id = -id WHERE id = %s", (n * 91 % 3000,))
+                    free = "NOT EXISTS (SELECT FROM claim WHERE id = -%(id)s)"
+                    conn.execute(f"UPDATE claim SET id = -id WHERE id = %(id)s AND {free}", {"id": n * 91 % 3000})
                     conn.execute("DELETE FROM claim WHERE id = %s", (n * 53 % 3000,))
                     conn.execute("INSERT INTO claim (id) VALUES (%s) ON CONFLICT DO NOTHING", (n * 71 % 6000,))
                 if n % 3 == 0:
                     conn.commit()
+        written.append(n)  # the thread came to its end by itself
 
     writer = threading.Thread(target=write)
     captured.start()
@@ -140,4 +146,30 @@ def test_both_may_live_meanwhile(postgres: Any, lake: VerifyOptions) -> None:
         writer.join()
         stop.set()
         captured.join(60)
-    assert rounds > 0 and isinstance(verifying.take(verifying.open_lake(lake.location), "main"), LakeSnapshot)
+    assert (
+        written and rounds > 0 and isinstance(verifying.take(verifying.open_lake(lake.location), "main"), LakeSnapshot)
+    )
+
+
+def test_a_table_without_a_key_that_was_folded_when_empty_is_compared_from_there(postgres: Any, tmp_path: Path) -> None:
+    """An empty `current` has no file, and yet stands for the log before it."""
+    postgres.execute("CREATE TABLE bag (a text); ALTER TABLE bag REPLICA IDENTITY FULL; INSERT INTO bag VALUES ('x')")
+    location = str(tmp_path / "lake")
+    capture = CaptureOptions("main", postgres.dsn, location, once=True)
+    Capture(capture).run()
+    postgres.execute("DELETE FROM bag")
+    Capture(capture).run()
+    lake = verifying.open_lake(location)
+    snapshot = verifying.take(lake, "main")
+    assert snapshot.record is not None
+    folded = current.fold(lake, "main", snapshot.registry, snapshot.record, ["public/bag"])
+    assert folded.table("public/bag").current_rows == 0
+    postgres.execute("INSERT INTO bag VALUES ('x')")
+    Capture(capture).run()
+    newest = verifying.take(lake, "main")
+    assert newest.record is not None
+    entry = newest.record.table("public/bag")
+    there = replace(folded.table("public/bag"), changes=entry.changes, rows=entry.rows)
+    based = replace(newest, record=replace(newest.record, tables={"public/bag": there}))
+    with verifying._Rows(based, based.registry.tables["public/bag"], None) as rows:
+        assert sum(batch.num_rows for batch in rows.batches()) == 1

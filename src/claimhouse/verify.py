@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import duckdb
 import psycopg
@@ -23,13 +22,26 @@ from psycopg import sql
 from claimhouse.change import lsn_text
 from claimhouse.errors import LakeError, NotReady, SourceGone
 from claimhouse.lake import delta
+from claimhouse.lake.defaults import quoted, text_literal
 from claimhouse.lake.lake import TRANSACTIONS, Lake, open_lake
 from claimhouse.lake.registry import TableState
+from claimhouse.lake.relation import files_sql
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of, take
 from claimhouse.lake.state import may_be_exact, seen, state_columns, state_sql
 from claimhouse.postgres import catalog
 from claimhouse.postgres.server import Capabilities, connect, current_lsn
-from claimhouse.postgres.snapshot import cast_to, copy_out, parse_csv, storage
+from claimhouse.postgres.snapshot import (
+    Gone,
+    copy_out,
+    having_keys,
+    key_literals,
+    key_names,
+    lock,
+    one,
+    parse_csv,
+    select,
+    storage,
+)
 from claimhouse.postgres.types import cast, render, same_text
 from claimhouse.table import Column, Table
 
@@ -143,7 +155,7 @@ def _in_one_snapshot(run: _Verifying, report: Report) -> None:
     began = time.monotonic()
     run.conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
-        run.snapshot_text = _one(run.conn, "SELECT pg_current_snapshot()::text")
+        run.snapshot_text = one(run.conn, "SELECT pg_current_snapshot()::text")
         for state in run.tables():
             report.tables.append(run.table(state))
     finally:
@@ -187,10 +199,13 @@ class _Verifying:
         if not self._comparable(snapshot, state, report):
             report.seconds = time.monotonic() - began
             return report
-        if state.table.identity == "key":
-            self._by_key(state, report)
-        else:
-            self._whole(state, report)
+        try:
+            if state.table.identity == "key":
+                self._by_key(state, report)
+            else:
+                self._whole(state, report)
+        except Gone:
+            report.tell(Difference(state.label, "not exact: the table went, or got another name or shape, meanwhile"))
         report.seconds = time.monotonic() - began
         return report
 
@@ -215,23 +230,20 @@ class _Verifying:
         table = state.table
         with duckdb.connect() as db:
             db.execute(f"CREATE TABLE brought ({', '.join(f'k{i} VARCHAR' for i in range(len(table.key)))})")
+            limit = self.options.chunk_rows
             after: tuple[str, ...] | None = None
             while True:
-                chunk, lake_rows = self._pair(state, report, lambda after=after: _after(table, after, self._limit))
+                chunk, lake_rows = self._pair(state, report, _after(table, after, limit))
                 self._compare(table, chunk, lake_rows, report)
                 keys = [chunk.texts[table.columns.index(c)] for c in table.key]
                 _remember(db, keys)
                 report.rows += chunk.rows
                 report.chunks += 1
                 self.progress(state.label, report.rows)
-                if chunk.rows < self._limit:
+                if chunk.rows < limit:
                     break
                 after = tuple(k[-1].as_py() for k in keys)
             self._unseen(state, db, report)
-
-    @property
-    def _limit(self) -> int:
-        return self.options.chunk_rows
 
     def _unseen(self, state: TableState, db: duckdb.DuckDBPyConnection, report: TableReport) -> None:
         """Rows that only the lake has: came behind the reading, or should not be there."""
@@ -246,27 +258,27 @@ class _Verifying:
             for at in range(0, left.num_rows, 500):
                 some = left.slice(at, 500).to_pylist()
                 keys = [tuple(row[n] for n in names) for row in some]
-                chunk, rows = self._pair(state, report, lambda keys=keys: _keyed(table, keys), keys=keys)
+                chunk, rows = self._pair(state, report, having_keys(table, keys), keys=keys)
                 self._compare(table, chunk, rows, report)
 
     def _lake_keys(self, snapshot: LakeSnapshot, state: TableState) -> Iterator[list[pa.Array]]:
         table = state.table
         with _Rows(snapshot, state, None) as rows:
-            for batch in rows.batches([c.physical for c in table.key], ""):
+            for batch in rows.batches([c.physical for c in table.key]):
                 yield [_rendered(batch, c) for c in table.key]
 
     def _pair(
         self,
         state: TableState,
         report: TableReport,
-        where: Callable[[], sql.Composable],
+        where: sql.Composable,
         keys: list[tuple[str, ...]] | None = None,
     ) -> tuple[_Chunk, pa.Table]:
         """A chunk and the lake's rows for its keys (and `keys`), as the chunk's snapshot sees them."""
         table = state.table
         for _ in range(TRIES):
             began = time.monotonic()
-            chunk = self._read(table, where())
+            chunk = self._read(table, where)
             report.longest = max(report.longest, time.monotonic() - began)
             snapshot = self._caught_up(chunk.lsn)
             now = snapshot.registry.tables[state.folder]
@@ -289,15 +301,9 @@ class _Verifying:
         if own:
             self.conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
-            self.conn.execute(
-                sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(table.schema, table.name))
-            )
-            sees = self.snapshot_text or _one(self.conn, "SELECT pg_current_snapshot()::text")
-            only = sql.SQL("" if storage(self.conn, table.oid).partitioned else "ONLY")
-            columns = sql.SQL(", ").join([sql.SQL("''"), *(sql.Identifier(c.name) for c in table.columns)])
-            statement = sql.SQL("COPY (SELECT {} FROM {} {} {}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(
-                columns, only, sql.Identifier(table.schema, table.name), tail
-            )
+            lock(self.conn, table)
+            sees = self.snapshot_text or one(self.conn, "SELECT pg_current_snapshot()::text")
+            statement = select(table, storage(self.conn, table.oid).partitioned, tail)
             first, *texts = parse_csv(b"".join(copy_out(self.conn, statement)), len(table.columns))
         finally:
             if own and not self.conn.closed:
@@ -334,7 +340,7 @@ class _Verifying:
         report.longest = time.monotonic() - began
         snapshot = self._caught_up(chunk.lsn)
         with _Rows(snapshot, snapshot.registry.tables[state.folder], chunk.sees) as rows:
-            held = pa.Table.from_batches(rows.batches(None, ""), schema=rows.schema())
+            held = pa.Table.from_batches(rows.batches(), schema=rows.schema())
         report.rows, report.chunks = chunk.rows, 1
         if not table.columns:
             if missing := chunk.rows - held.num_rows:
@@ -414,22 +420,19 @@ class _Rows:
             raise LakeError(f"table {state.label} is not visible in the lake")
         self.copy = copy
         self.db = duckdb.connect()
+        snapshot.lake.store.attach(self.db)
         record = snapshot.record.table(state.folder) if snapshot.record else None
-        self.base = snapshot.current_files(state.folder) if record and record.current_copy == copy.number else []
-        self.after = record.current_cut if record and self.base else 0
         self.has_base = bool(record and record.current is not None and record.current_copy == copy.number)
-        log = snapshot.changes_files(state.folder, cut_from=self.after + 1)
-        self.db.register("empty", schema_of(state).empty_table())
-        self.db.register("tail", snapshot.tail(state.folder) or schema_of(state).empty_table())
-        parts = ["SELECT * FROM empty", "SELECT * FROM tail"]
-        if log:
-            listed = ", ".join(_quote(f.uri) for f in log)
-            parts.append(f"SELECT * FROM read_parquet([{listed}], union_by_name = true) WHERE _cut > {self.after}")
-        self.db.execute(f"CREATE VIEW log AS {' UNION ALL BY NAME '.join(parts)}")
+        self.base = snapshot.current_files(state.folder) if self.has_base else []
+        self.after = record.current_cut if record and self.has_base else 0  # an empty `current` stands for the log, too
+        schema = schema_of(state)
+        log = [f.uri for f in snapshot.changes_files(state.folder, cut_from=self.after + 1)]
+        self.db.register("tail", snapshot.tail(state.folder) or schema.empty_table())
+        self.db.execute(
+            f"CREATE VIEW log AS {files_sql(log, schema, f'_cut > {self.after}')} UNION ALL BY NAME FROM tail"
+        )
         if self.has_base:
-            listed = ", ".join(_quote(f.uri) for f in self.base)
-            read = f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}])" if self.base else ""
-            self.db.execute(f"CREATE VIEW base AS SELECT * FROM empty{read}")
+            self.db.execute(f"CREATE VIEW base AS {files_sql([f.uri for f in self.base], schema)}")
         self.sql = state_sql(state, log="log", copy=copy, base="base" if self.has_base else None, seen_by=sees)
 
     def __enter__(self) -> _Rows:
@@ -446,10 +449,10 @@ class _Rows:
         files = delta.files(self.snapshot.lake, TRANSACTIONS, record.transactions)
         if not files:
             return False
-        listed = ", ".join(_quote(f.uri) for f in files)
+        listed = ", ".join(text_literal(f.uri) for f in files)
         found = self.db.execute(
             f"SELECT 1 FROM (SELECT xid AS _xid FROM read_parquet([{listed}])"
-            f" WHERE source = {_quote(self.snapshot.source)} AND cut <= {self.after})"
+            f" WHERE source = {text_literal(self.snapshot.source)} AND cut <= {self.after})"
             f" WHERE NOT {seen(self.sees)} LIMIT 1"
         ).fetchone()
         return found is not None
@@ -457,9 +460,9 @@ class _Rows:
     def schema(self) -> pa.Schema:
         return self.db.sql(f"SELECT * FROM ({self.sql}) LIMIT 0").to_arrow_table().schema
 
-    def batches(self, columns: list[str] | None, where: str) -> Iterator[pa.RecordBatch]:
-        names = "*" if columns is None else ", ".join([*map(_name, columns), "_exact"])
-        yield from self.db.sql(f"SELECT {names} FROM ({self.sql}) s {where}").to_arrow_reader(50_000)
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        names = "*" if columns is None else ", ".join([*map(quoted, columns), "_exact"])
+        yield from self.db.sql(f"SELECT {names} FROM ({self.sql})").to_arrow_reader(50_000)
 
     def of_keys(self, table: Table, keys: list[pa.Array]) -> pa.Table:
         """The live rows that have one of these keys (PostgreSQL's text, an array per key column)."""
@@ -470,36 +473,24 @@ class _Rows:
             typed, exact = cast(text, column)
             columns.append(typed)
             names.append(f"k{i}")
-            match.append(f"s.{_name(column.physical)} IS NOT DISTINCT FROM w.k{i}")
+            match.append(f"s.{quoted(column.physical)} IS NOT DISTINCT FROM w.k{i}")
             if may_be_exact(column.kind):
                 columns.append(exact if exact is not None else pa.nulls(len(text), pa.string()))
                 names.append(f"x{i}")
-                match.append(f"coalesce(s._exact[{_quote(column.physical)}], '') = coalesce(w.x{i}, '')")
+                match.append(f"coalesce(s._exact[{text_literal(column.physical)}], '') = coalesce(w.x{i}, '')")
         self.db.register("wanted", pa.Table.from_arrays(columns, names=names))
-        shown = ", ".join(_name(c) for c in state_columns(table))
+        shown = ", ".join(quoted(c) for c in state_columns(table))
         return self.db.sql(
             f"SELECT {shown} FROM ({self.sql}) s SEMI JOIN wanted w ON {' AND '.join(match)}"
         ).to_arrow_table()
 
 
 def _after(table: Table, after: tuple[str, ...] | None, limit: int) -> sql.Composable:
-    names = sql.SQL(", ").join(sql.Identifier(c.name) for c in table.key)
+    names = key_names(table)
     where = sql.SQL("")
     if after is not None:
-        where = sql.SQL("WHERE ({}) > ({})").format(names, _literals(table.key, after))
+        where = sql.SQL("WHERE ({}) > ({})").format(names, key_literals(table, after))
     return sql.SQL("{} ORDER BY {} LIMIT {}").format(where, names, sql.Literal(limit))
-
-
-def _keyed(table: Table, keys: list[tuple[str, ...]]) -> sql.Composable:
-    names = sql.SQL(", ").join(sql.Identifier(c.name) for c in table.key)
-    rows = sql.SQL(", ").join(sql.SQL("({})").format(_literals(table.key, key)) for key in keys)
-    return sql.SQL("WHERE ({}) IN (VALUES {})").format(names, rows)
-
-
-def _literals(columns: Sequence[Column], values: Sequence[str]) -> sql.Composable:
-    return sql.SQL(", ").join(
-        sql.SQL("{}::{}").format(sql.Literal(v), sql.SQL(cast_to(c))) for v, c in zip(values, columns, strict=True)
-    )
 
 
 def _remember(db: duckdb.DuckDBPyConnection, keys: list[pa.Array]) -> None:
@@ -554,17 +545,3 @@ def _flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 def _key(table: Table, keys: list[pa.Array], place: int) -> dict[str, str]:
     return {c.name: k[place].as_py() for c, k in zip(table.key, keys, strict=True)}
-
-
-def _name(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _one(conn: psycopg.Connection, statement: str) -> Any:
-    row = conn.execute(statement.encode()).fetchone()
-    assert row is not None
-    return row[0]

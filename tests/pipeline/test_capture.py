@@ -20,6 +20,7 @@ from claimhouse.pipeline import Capture, CaptureOptions
 from claimhouse.postgres import snapshot as copying
 from claimhouse.postgres.server import current_lsn
 from claimhouse.query.session import Session
+from claimhouse.verify import VerifyOptions, verify
 
 
 def options(postgres: Any, tmp_path: Path, **changes: Any) -> CaptureOptions:
@@ -504,6 +505,8 @@ def test_a_lake_on_s3_has_the_same_guarantees(postgres: Any, tmp_path: Path, buc
         time.sleep(3)
     once(asked)
     assert held("SELECT v FROM t WHERE id = 1000") == [("late",)]
+    report = verify(VerifyOptions("main", postgres.dsn, asked.location, asked.storage_options))
+    assert (report.rows, report.differences) == (401, [])
 
 
 def test_a_time_before_the_history_is_refused_and_names_the_first_one(postgres: Any, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import LiteralString
+from typing import Any, LiteralString
 from typing import cast as cast_type
 
 import psycopg
@@ -66,10 +66,10 @@ def fence(conn: psycopg.Connection, stopped: Callable[[], bool], waiting: Callab
 
     `waiting` is told, at most every 5 s, which session is waited for. Needs autocommit. Returns early when stopped.
     """
-    border = _one(conn, "SELECT pg_current_xact_id()::text::bigint")
+    border = one(conn, "SELECT pg_current_xact_id()::text::bigint")
     told = time.monotonic()
     pause = 0.005
-    while _one(conn, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint") <= border:
+    while one(conn, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint") <= border:
         if stopped():
             return
         if time.monotonic() - told > 5:
@@ -131,14 +131,14 @@ def read_chunks(
         last = min(block + step, max(total, 1))
         began = time.monotonic()
         with conn.transaction():
-            _lock(conn, table)
+            lock(conn, table)
             now = storage(conn, table.oid)
             if now.filenodes != filenodes:
                 raise Moved
             where = sql.SQL("WHERE ctid >= {} AND ctid < {}").format(
                 sql.Literal(f"({block},0)"), sql.Literal(f"({last},0)")
             )
-            data = b"".join(copy_out(conn, _select(table, now.partitioned, where)))
+            data = b"".join(copy_out(conn, select(table, now.partitioned, where)))
         seconds = time.monotonic() - began
         wait_flushed(conn)
         changes = read_rows(data, table, copy, position, seq)
@@ -155,9 +155,9 @@ def read_whole(conn: psycopg.Connection, table: Table, copy: int, position: int)
     pieces: list[bytes] = []
     conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
-        _lock(conn, table)  # LOCK takes no snapshot: the next statement does
-        yield str(_one(conn, "SELECT pg_current_snapshot()::text"))
-        for piece in copy_out(conn, _select(table, storage(conn, table.oid).partitioned, sql.SQL(""))):
+        lock(conn, table)  # LOCK takes no snapshot: the next statement does
+        yield str(one(conn, "SELECT pg_current_snapshot()::text"))
+        for piece in copy_out(conn, select(table, storage(conn, table.oid).partitioned, sql.SQL(""))):
             pieces.append(piece)
             size += len(piece)
             if size >= CHUNK_BYTES:
@@ -176,24 +176,30 @@ def read_keys(
     conn: psycopg.Connection, table: Table, copy: int, position: int, first_seq: int, keys: Sequence[tuple[str, ...]]
 ) -> Changes:
     """The rows that have these keys now (PostgreSQL's text per key column, in key order)."""
-    columns = table.key
-    rows = sql.SQL(", ").join(
-        sql.SQL("({})").format(
-            sql.SQL(", ").join(
-                sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(cast_to(column)))
-                for value, column in zip(key, columns, strict=True)
-            )
-        )
-        for key in keys
-    )
-    where = sql.SQL("WHERE ({}) IN (VALUES {})").format(
-        sql.SQL(", ").join(sql.Identifier(c.name) for c in columns), rows
-    )
     with conn.transaction():
-        _lock(conn, table)
-        data = b"".join(copy_out(conn, _select(table, storage(conn, table.oid).partitioned, where)))
+        lock(conn, table)
+        data = b"".join(copy_out(conn, select(table, storage(conn, table.oid).partitioned, having_keys(table, keys))))
     wait_flushed(conn)
     return read_rows(data, table, copy, position, first_seq)
+
+
+def having_keys(table: Table, keys: Sequence[Sequence[str]]) -> sql.Composable:
+    """`WHERE (key) IN (VALUES …)`, for `select`."""
+    rows = sql.SQL(", ").join(sql.SQL("({})").format(key_literals(table, key)) for key in keys)
+    return sql.SQL("WHERE ({}) IN (VALUES {})").format(key_names(table), rows)
+
+
+def key_names(table: Table) -> sql.Composable:
+    """The key's columns, comma-joined."""
+    return sql.SQL(", ").join(sql.Identifier(c.name) for c in table.key)
+
+
+def key_literals(table: Table, key: Sequence[str]) -> sql.Composable:
+    """One key's values (PostgreSQL's text) as literals of their types, comma-joined."""
+    return sql.SQL(", ").join(
+        sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(cast_to(column)))
+        for value, column in zip(key, table.key, strict=True)
+    )
 
 
 def cast_to(column: Column) -> LiteralString:
@@ -229,7 +235,7 @@ def read_rows(data: bytes, table: Table, copy: int, position: int, first_seq: in
 
 
 def parse_csv(data: bytes, columns: int) -> list[pa.Array]:
-    """The text columns of COPY's CSV, the leading constant column of `_select` included."""
+    """The text columns of COPY's CSV, the leading constant column of `select` included."""
     names = [str(n) for n in range(columns + 1)]
     if not data:
         return [pa.array([], pa.string()) for _ in names]
@@ -281,20 +287,24 @@ def wait_flushed(conn: psycopg.Connection) -> None:
 
     A commit with synchronous_commit = off is visible before it is durable: a crash would leave a row that never was.
     """
-    seen = _one(conn, "SELECT pg_current_wal_insert_lsn()::text")
-    while not _one(conn, f"SELECT pg_current_wal_flush_lsn() >= '{seen}'::pg_lsn"):
+    seen = one(conn, "SELECT pg_current_wal_insert_lsn()::text")
+    while not one(conn, f"SELECT pg_current_wal_flush_lsn() >= '{seen}'::pg_lsn"):
         time.sleep(0.02)
 
 
-def _lock(conn: psycopg.Connection, table: Table) -> None:
-    # Before the snapshot: a lock that waited for VACUUM FULL would otherwise read through a snapshot older than it.
+def lock(conn: psycopg.Connection, table: Table) -> None:
+    """ACCESS SHARE on the table, to be taken before the snapshot. Raises Gone.
+
+    A lock that waited for VACUUM FULL would otherwise read through a snapshot older than it.
+    """
     try:
         conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(_name(table)))
     except psycopg.errors.UndefinedTable:
         raise Gone from None
 
 
-def _select(table: Table, partitioned: bool, where: sql.Composable) -> sql.Composed:
+def select(table: Table, partitioned: bool, where: sql.Composable) -> sql.Composed:
+    """COPY … TO STDOUT of the table's columns behind a constant one, as `parse_csv` reads it."""
     # The constant first column keeps a row of NULLs from being an empty line. Children by inheritance are tables of
     # their own; leaves of a partitioned table are read through it, which needs no right on them.
     columns = sql.SQL(", ").join([sql.SQL("''"), *(sql.Identifier(c.name) for c in table.columns)])
@@ -318,7 +328,8 @@ def _next_step(step: int, seconds: float, size: int) -> int:
     return max(8, int(step * min(2.0, by_time, by_size)))
 
 
-def _one(conn: psycopg.Connection, statement: str) -> int:
+def one(conn: psycopg.Connection, statement: str) -> Any:
+    """The first value of a statement's first row."""
     row = conn.execute(statement.encode()).fetchone()
     assert row is not None
     return row[0]
