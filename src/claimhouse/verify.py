@@ -29,6 +29,7 @@ from claimhouse.lake.relation import files_sql
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of, take
 from claimhouse.lake.state import may_be_exact, seen, state_columns, state_sql
 from claimhouse.postgres import catalog
+from claimhouse.postgres.rows import exact_of
 from claimhouse.postgres.server import Capabilities, connect, current_lsn
 from claimhouse.postgres.snapshot import (
     Gone,
@@ -525,10 +526,7 @@ def _rendered(rows: pa.Table | pa.RecordBatch, column: Column) -> pa.Array:
 
 def _exact(rows: pa.Table | pa.RecordBatch, column: Column) -> pa.Array:
     exact = _flat(rows.column("_exact"))
-    if not may_be_exact(column.kind) or exact.null_count == len(exact):
-        return pa.nulls(len(exact), pa.string())
-    found = pc.map_lookup(exact, pa.scalar(column.physical), "first")
-    return found.cast(pa.string())
+    return exact_of(exact, column.physical) if may_be_exact(column.kind) else pa.nulls(len(exact), pa.string())
 
 
 def _comparable_text(text: pa.Array, column: Column) -> pa.Array:

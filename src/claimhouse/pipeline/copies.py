@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 import psycopg
-import pyarrow as pa
 
 from claimhouse.change import Changes, old_name
 from claimhouse.lake import snapshot
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.registry import OPEN_END, Copy, Registry, TableState
 from claimhouse.pipeline.copying import Copier, Job, Missing, Step
+from claimhouse.postgres.rows import exact_of
 from claimhouse.postgres.types import render
 
 Event = Callable[[str, dict[str, Any]], None]
@@ -174,17 +174,12 @@ def missing_keys(changes: Changes) -> tuple[list[tuple[str, ...]], list[tuple[st
     if lacking.num_rows == 0 or table.identity != "key":
         return [], []
     exact = lacking.column("_exact")
-    texts = [render(lacking.column(c.physical), _exact_of(exact, c.physical), c).to_pylist() for c in table.key]
+    texts = [render(lacking.column(c.physical), exact_of(exact, c.physical), c).to_pylist() for c in table.key]
     keys = list(zip(*texts, strict=True))
     moved = [False] * len(keys)
     for column in table.key:
         old = old_name(column.physical)
         was = lacking.column(old).is_valid().to_pylist()
-        text = _exact_of(exact, old).is_valid().to_pylist()
+        text = exact_of(exact, old).is_valid().to_pylist()
         moved = [a or b or c for a, b, c in zip(moved, was, text, strict=True)]
     return keys, [key for key, was in zip(keys, moved, strict=True) if was]
-
-
-def _exact_of(exact: pa.Array, name: str) -> pa.Array:
-    found = [dict(entry).get(name) if entry is not None else None for entry in exact.to_pylist()]
-    return pa.array(found, pa.string())

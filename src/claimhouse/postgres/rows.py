@@ -282,3 +282,10 @@ def exact_map(exact: list[tuple[str, pa.Array]], size: int) -> pa.Array:
     texts = pa.concat_arrays([text.drop_null() for _, text in exact]).take(pa.array(order))
     ends = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
     return pa.MapArray.from_arrays(ends, keys, texts, mask=pa.array(counts == 0)).cast(EXACT)
+
+
+def exact_of(exact: pa.Array, name: str) -> pa.Array:
+    """One name's texts out of `_exact`, NULL where a row has none (the way back from `exact_map`)."""
+    if exact.null_count == len(exact):
+        return pa.nulls(len(exact), pa.string())
+    return pc.map_lookup(exact, pa.scalar(name), "first").cast(pa.string())
