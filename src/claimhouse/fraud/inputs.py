@@ -7,16 +7,10 @@ the figures' inputs (marts/inputs.py), days are days in the book's zone. Two mor
 
 from __future__ import annotations
 
-from claimhouse.marts.inputs import Input, InputColumn
-
-
-def _columns(text: str) -> tuple[InputColumn, ...]:
-    rows = [line.split(None, 2) for line in text.strip().splitlines()]
-    return tuple(InputColumn(name, kind.rstrip("?"), meaning, kind.endswith("?")) for name, kind, meaning in rows)
-
+from claimhouse.marts.inputs import Input, columns
 
 _ALL = (
-    Input("claim_input", "one per claim, as it stands", _columns("""
+    Input("claim_input", "one per claim, as it stands", columns("""
         claim_id          key     tells claims apart
         claim_number      text    as people call it
         policy_id         key     the policy it is made on
@@ -28,12 +22,12 @@ _ALL = (
         reported_on       date    day of the first notice
         catastrophe_code  text?   of the event it belongs to
         """)),
-    Input("policy_input", "one per policy, as it stands", _columns("""
+    Input("policy_input", "one per policy, as it stands", columns("""
         policy_id         key     tells policies apart
         inception         date    first day of cover
         ended_on          date?   first day without cover after a lapse or cancellation
         """)),
-    Input("limit_input", "one per span in which a policy covered a kind of loss unchanged", _columns("""
+    Input("limit_input", "one per span in which a policy covered a kind of loss unchanged", columns("""
         policy_id         key     the policy
         version           count   grows with each change of the policy
         kind              text    kind of coverage
@@ -42,26 +36,26 @@ _ALL = (
         valid_from        date    first day
         valid_to          date    the day after the last
         """)),
-    Input("exposure_input", "one per coverage and claimant of a claim", _columns("""
+    Input("exposure_input", "one per coverage and claimant of a claim", columns("""
         exposure_id       key     tells exposures apart
         claim_id          key     the claim
         kind              text    kind of coverage
         limit_amount      money?  the most that the coverage pays per claim
         """)),
-    Input("share_input", "one per share of a payment on an exposure; corrections are negative", _columns("""
+    Input("share_input", "one per share of a payment on an exposure; corrections are negative", columns("""
         claim_id          key     the claim
         exposure_id       key     the exposure
         cost_type         text    indemnity or expense
         amount            money   signed
         """)),
-    Input("payment_input", "one per payment on a claim; corrections are negative", _columns("""
+    Input("payment_input", "one per payment on a claim; corrections are negative", columns("""
         payment_id        key     tells payments apart
         claim_id          key     the claim
         amount            money   signed
         paid_on           date    day of the payment
         authority         money?  the largest payment that the claim's adjuster may approve alone
         """)),
-    Input("invoice_input", "one per invoice on a claim", _columns("""
+    Input("invoice_input", "one per invoice on a claim", columns("""
         invoice_id        key     tells invoices apart
         claim_id          key     the claim
         provider_id       key     who sent it
@@ -69,11 +63,11 @@ _ALL = (
         amount            money   its total
         invoiced_on       date    its date
         """)),
-    Input("provider_input", "one per provider", _columns("""
+    Input("provider_input", "one per provider", columns("""
         provider_id       key     tells providers apart
         kind              text    body shop, clinic, …: peers are of one kind
         """)),
-    Input("link_input", "one per claim and thing that other claims may share", _columns("""
+    Input("link_input", "one per claim and thing that other claims may share", columns("""
         claim_id          key     the claim
         kind              text    claimant, address, phone, account, provider, asset or vin
         value             text    the thing

@@ -9,14 +9,11 @@ from __future__ import annotations
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from sqlglot import exp
 
-from claimhouse.errors import UsageError
 from claimhouse.fraud.inputs import INPUTS
-from claimhouse.marts import lint
-from claimhouse.marts.model import Model, ModelError
+from claimhouse.marts.model import Model, ModelError, read_input, read_query
 
 
 def shipped() -> list[str]:
@@ -44,8 +41,8 @@ def parse(text: str, file: str) -> Model:
     if unknown := sorted(set(data) - {"model", "inputs", "changed"}):
         raise ModelError(f"{file}: unknown section [{unknown[0]}]", hint="there are [model], [inputs] and [changed]")
     head = data.get("model", {})
-    inputs = {name: _input(name, sql, file) for name, sql in data.get("inputs", {}).items()}
-    changed = {name: _query(f"changed.{name}", sql, file) for name, sql in data.get("changed", {}).items()}
+    inputs = {name: read_input(name, sql, file, INPUTS) for name, sql in data.get("inputs", {}).items()}
+    changed = {name: read_query(f"changed.{name}", sql, file) for name, sql in data.get("changed", {}).items()}
     for name, query in changed.items():
         if query.named_selects != ["claim_id"]:
             raise ModelError(f"{file}: changed.{name}: it must select claim_id and nothing else")
@@ -55,29 +52,6 @@ def parse(text: str, file: str) -> Model:
     if "claim_input" not in inputs:
         raise ModelError(f"{file}: the model has no claim_input")
     return model
-
-
-def _input(name: str, sql: Any, file: str) -> exp.Query:
-    if name not in INPUTS:
-        raise ModelError(f"{file}: {name} is not an input", hint=f"inputs: {', '.join(INPUTS)}")
-    query = _query(name, sql, file)
-    for column in INPUTS[name].columns:
-        if column.name not in query.named_selects:
-            hint = f"{column.name}: {column.kind}{', NULL allowed' if column.nullable else ''}; {column.meaning}"
-            raise ModelError(f"{file}: {name}: the column {column.name} is missing", hint=hint)
-    return query
-
-
-def _query(name: str, sql: Any, file: str) -> exp.Query:
-    if not isinstance(sql, str):
-        raise ModelError(f"{file}: {name}: it must be a SELECT in quotes")
-    try:
-        query = lint.read(name, sql)
-    except UsageError as error:
-        raise ModelError(f"{file}: {error}") from error
-    if found := lint.findings(query, ordered=False):
-        raise ModelError(f"{file}: {name}: {found[0]}", hint="models are written in the figures' subset of SQL")
-    return query
 
 
 def columns(model: Model) -> dict[str, set[str]]:

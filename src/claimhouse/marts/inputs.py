@@ -39,13 +39,14 @@ class Input:
         return any(column.name == "claim_id" for column in self.columns)
 
 
-def _columns(text: str) -> tuple[InputColumn, ...]:
+def columns(text: str) -> tuple[InputColumn, ...]:
+    """Columns from lines of name, kind (`?`: NULL allowed) and meaning."""
     rows = [line.split(None, 2) for line in text.strip().splitlines()]
     return tuple(InputColumn(name, kind.rstrip("?"), meaning, kind.endswith("?")) for name, kind, meaning in rows)
 
 
 _ALL = (
-    Input("claim_input", "one per claim, as it stands", _columns("""
+    Input("claim_input", "one per claim, as it stands", columns("""
         claim_id          key     tells claims apart
         claim_number      text    as people call it
         line              text    line of business
@@ -58,7 +59,7 @@ _ALL = (
         catastrophe_code  text?   of the event it belongs to
         adjuster          text?   who handles it
         """)),
-    Input("payment_input", "one per payment or share of one on a claim; corrections are negative rows", _columns("""
+    Input("payment_input", "one per payment or share of one on a claim; corrections are negative rows", columns("""
         payment_id        key     orders payments of one moment
         claim_id          key     the claim
         exposure_id       key     coverage and claimant it is booked on
@@ -67,7 +68,7 @@ _ALL = (
         currency          text    of the amount
         paid_at           moment  when it was paid
         """)),
-    Input("reserve_input", "one per change of a case reserve; payments draw it down by rows of their own", _columns("""
+    Input("reserve_input", "one per change of a case reserve; payments draw it down by rows of their own", columns("""
         reserve_id        key     orders changes of one moment
         claim_id          key     the claim
         exposure_id       key     coverage and claimant it is booked on
@@ -77,33 +78,33 @@ _ALL = (
         currency          text    of the amount
         booked_at         moment  when it was booked
         """)),
-    Input("recovery_input", "one per amount that came back; corrections are negative rows", _columns("""
+    Input("recovery_input", "one per amount that came back; corrections are negative rows", columns("""
         claim_id          key     the claim
         kind              text    salvage or subrogation
         amount            money   positive: money received
         currency          text    of the amount
         booked_at         moment  when it was booked
         """)),
-    Input("status_input", "one per change of a claim's status", _columns("""
+    Input("status_input", "one per change of a claim's status", columns("""
         claim_id          key     the claim
         status            text    closed and reopened are counted, other words are not
         changed_at        moment  when it changed
         """)),
-    Input("premium_input", "one per written, additional or returned premium", _columns("""
+    Input("premium_input", "one per written, additional or returned premium", columns("""
         line              text    line of business
         amount            money   signed, earned evenly over its span
         currency          text    of the amount
         earned_from       date    first day
         earned_to         date    the day after the last
         """)),
-    Input("in_force_input", "one per span in which a policy was in force unchanged; spans do not overlap", _columns("""
+    Input("in_force_input", "one per span in which a policy was in force unchanged; spans do not overlap", columns("""
         line              text    line of business
         currency          text    the policy's currency
         units             count   insured units: vehicles, sites, persons; 1 for policy-years
         in_force_from     date    first day
         in_force_to       date    the day after the last
         """)),
-    Input("amount_history_input", "one per version of a row that holds amounts, from the change log", _columns("""
+    Input("amount_history_input", "one per version of a row that holds amounts, from the change log", columns("""
         claim_id          key     the claim
         line              text    line of business
         currency          text    of the amounts

@@ -17,6 +17,7 @@ input that the model leaves out, or whose tables are not there, turns off the fi
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -26,7 +27,7 @@ from sqlglot import exp
 
 from claimhouse.errors import SettingsError, UsageError
 from claimhouse.marts import lint
-from claimhouse.marts.inputs import INPUTS, InputColumn
+from claimhouse.marts.inputs import INPUTS, Input, InputColumn
 
 
 class ModelError(SettingsError):
@@ -79,8 +80,8 @@ def parse(text: str, file: str) -> Model:
     head = _table(data, "model", file)
     if unknown := sorted(set(data) - {"model", "inputs", "changed"}):
         raise ModelError(f"{file}: unknown section [{unknown[0]}]", hint="there are [model], [inputs] and [changed]")
-    inputs = {name: _input(name, sql, file) for name, sql in _table(data, "inputs", file).items()}
-    changed = {name: _query(f"changed.{name}", sql, file) for name, sql in data.get("changed", {}).items()}
+    inputs = {name: read_input(name, sql, file, INPUTS) for name, sql in _table(data, "inputs", file).items()}
+    changed = {name: read_query(f"changed.{name}", sql, file) for name, sql in data.get("changed", {}).items()}
     for name, query in changed.items():
         if query.named_selects != ["claim_id"]:
             raise ModelError(f"{file}: changed.{name}: it must select claim_id and nothing else")
@@ -93,18 +94,20 @@ def _table(data: dict[str, Any], name: str, file: str) -> dict[str, Any]:
     return data[name]
 
 
-def _input(name: str, sql: Any, file: str) -> exp.Query:
-    if name not in INPUTS:
-        raise ModelError(f"{file}: {name} is not an input", hint=f"inputs: {', '.join(INPUTS)}")
-    query = _query(name, sql, file)
+def read_input(name: str, sql: Any, file: str, inputs: Mapping[str, Input]) -> exp.Query:
+    """A model's SELECT for one of `inputs`, with all of its columns. Raises ModelError."""
+    if name not in inputs:
+        raise ModelError(f"{file}: {name} is not an input", hint=f"inputs: {', '.join(inputs)}")
+    query = read_query(name, sql, file)
     have = query.named_selects
-    for column in INPUTS[name].columns:
+    for column in inputs[name].columns:
         if column.name not in have:
             raise ModelError(f"{file}: {name}: the column {column.name} is missing", hint=_wanted(column))
     return query
 
 
-def _query(name: str, sql: Any, file: str) -> exp.Query:
+def read_query(name: str, sql: Any, file: str) -> exp.Query:
+    """A SELECT of a model file, within the figures' subset. Raises ModelError."""
     if not isinstance(sql, str):
         raise ModelError(f"{file}: {name}: it must be a SELECT in quotes")
     try:
