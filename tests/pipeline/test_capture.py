@@ -17,6 +17,7 @@ from claimhouse.lake.lake import open_lake
 from claimhouse.lake.owner import claim
 from claimhouse.lake.snapshot import take
 from claimhouse.pipeline import Capture, CaptureOptions
+from claimhouse.postgres import catalog
 from claimhouse.postgres import snapshot as copying
 from claimhouse.postgres.server import current_lsn
 from claimhouse.query.session import Session
@@ -554,3 +555,33 @@ def test_a_truncate_of_a_wide_table_beside_an_unchanged_value_of_a_narrow_one(po
     once(asked)
     assert query(asked, "SELECT v, length(big) FROM narrow") == [(2, 4000)]
     assert query(asked, "SELECT count(*) FROM wide") == [(0,)]
+
+
+def test_a_ddl_right_after_a_look_at_the_catalog_is_not_taken_for_known(
+    postgres: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Found by the model (seed 742736326): a dropped column stood in a moment that was called exact."""
+    monkeypatch.setattr("claimhouse.pipeline.capture.IDLE_SECONDS", 0.2)
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, b text); INSERT INTO t VALUES (1, 'x')")
+    asked = options(postgres, tmp_path)
+    once(asked)
+    real, between = catalog.marks, []
+
+    def then_ddl(conn: Any, oids: Any) -> Any:
+        found = real(conn, oids)
+        if not between and oids:
+            postgres.execute("ALTER TABLE t DROP COLUMN b")
+            between.append(postgres.execute("SELECT pg_current_wal_insert_lsn()::text")[0][0])
+            postgres.execute("CREATE TABLE elsewhere (id int)")
+        return found
+
+    with running(replace(asked, tables=["t"])):
+        time.sleep(0.5)
+        monkeypatch.setattr(catalog, "marks", then_ddl)
+        until(lambda: query(asked, "SELECT * FROM t") == [(1,)])
+        monkeypatch.undo()
+        postgres.execute("INSERT INTO t VALUES (2)")
+        until(lambda: sorted(query(asked, "SELECT * FROM t")) == [(1,), (2,)])
+    with pytest.raises(NotExact, match="not known exactly"):
+        query(asked, "SELECT * FROM t", at=between[0])
+    assert sorted(query(asked, "SELECT * FROM t")) == [(1,), (2,)]

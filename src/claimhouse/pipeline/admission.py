@@ -83,8 +83,7 @@ class Admission:
 
     def start(self, *, first: bool) -> tuple[list[TableState], int]:
         """(new tables, position to stream from). Makes publication and slot on the first start."""
-        described = self._new()
-        storage = catalog.marks(self._conn, [t.oid for t in described])
+        described, storage = self._new()
         if first and not described:
             raise UsageError(
                 "no table to capture matches " + (", ".join(self._options.tables) or "(all tables)"),
@@ -101,8 +100,7 @@ class Admission:
 
         A table that the role may not publish is refused by name; the others go on.
         """
-        described = self._new()
-        storage = catalog.marks(self._conn, [t.oid for t in described])
+        described, storage = self._new()
         position = current_lsn(self._conn)
         try:
             self.publish(described)
@@ -122,18 +120,22 @@ class Admission:
             self._told.add(label)
             self._refused(label, reason)
 
-    def _new(self) -> list[Table]:
+    def _new(self) -> tuple[list[Table], dict[int, catalog.Mark]]:
+        """Matching tables that are not captured yet, and their marks.
+
+        The marks are taken first: a DDL in between then shows as a change of them, and is looked at again.
+        """
         known = {t.oid for t in self._registry.tables.values() if t.status != "gone"}
-        found: list[Table] = []
+        fresh: list[int] = []
         for info in catalog.find_tables(self._conn, self._options.tables):
             if info.oid in known:
                 continue
-            reason = info.problem or info.ignored
-            if reason is None:
-                found.append(catalog.describe(self._conn, info.oid, source=self._registry.source))
-            else:
+            if reason := info.problem or info.ignored:
                 self._refuse(info.label, reason)
-        return found
+            else:
+                fresh.append(info.oid)
+        marks = catalog.marks(self._conn, fresh) if fresh else {}
+        return [catalog.describe(self._conn, oid, source=self._registry.source) for oid in fresh], marks
 
     def _register(self, table: Table, position: int, storage: dict[int, catalog.Mark]) -> TableState:
         tables = self._registry.tables

@@ -101,7 +101,7 @@ class CaptureLoop:
         self.options, self.summary, self.lake, self.emit, self.stop = options, summary, lake, emit, stop
         self.pending = Pending()
         self.open_parts: list[Part] = []
-        self.survey: tuple[int, Survey] | None = None  # and the position that the stream must have passed first
+        self.survey: tuple[int, int, Survey] | None = None  # with the positions before and after the look
         self.target: int | None = None
         self.idle_to = 0
         self.copied_before = summary.copied_rows
@@ -307,9 +307,9 @@ class CaptureLoop:
         began = time.perf_counter()
         pending, self.pending = self.pending, Pending()
         end = max(self.cutter.position, pending.end_lsn, 0 if self.open_parts else self.idle_to)
-        if self.survey is not None and self.survey[0] <= end:
-            (lsn, found), self.survey = self.survey, None
-            self.shapes.apply(found, lsn)
+        if self.survey is not None and self.survey[1] <= end:
+            (begun, lsn, found), self.survey = self.survey, None
+            self.shapes.apply(found, begun, lsn)
         mark = self.cutter.cut(pending, end, self.copies)
         self._count(pending, mark, time.perf_counter() - began)
 
@@ -372,8 +372,9 @@ class CaptureLoop:
         if self.looked_at is not None:
             self._admitted(self.admission.admit())
         self.looked_at = now
+        begun = current_lsn(self.admin)
         found = self.shapes.survey(catalog.marks(self.admin, self.shapes.oids()))
-        self.survey = (current_lsn(self.admin), found)
+        self.survey = (begun, current_lsn(self.admin), found)
 
     def _caught_up(self, target: int) -> bool:
         open_work = self.copies.busy or self.open_parts or self.pending.since or self.survey

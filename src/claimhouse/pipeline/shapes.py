@@ -120,8 +120,11 @@ class Shapes:
                     found[oid] = Finding(described, len(state.versions), mark)
         return found
 
-    def apply(self, found: Survey, lsn: int) -> None:
-        """Takes over a survey that was made before the position `lsn`, which the stream has passed now."""
+    def apply(self, found: Survey, begun: int, lsn: int) -> None:
+        """Takes over a survey made between the positions `begun` and `lsn`; the stream has passed the later one now.
+
+        What came after the look itself it does not know: up to `begun` the shapes are the source's, not up to `lsn`.
+        """
         whole = True
         for oid, finding in found.items():
             state = self._by_oid.get(oid)
@@ -148,7 +151,7 @@ class Shapes:
                 state.inexact.append((known, OPEN_END))
                 self._copy_anew(state, lsn)
         if whole:
-            self.registry.surveyed = max(self.registry.surveyed, lsn)
+            self.registry.surveyed = max(self.registry.surveyed, begun)
 
     def known_to(self, state: TableState) -> int:
         """The last position at which the newest shape of a table is known to have been the source's."""
