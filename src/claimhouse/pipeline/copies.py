@@ -88,7 +88,7 @@ class Copies:
         for state in self._waiting:
             if state.status not in ("errored", "gone"):
                 copy = state.copies[-1]
-                missing = self._missing_so_far(state, position) if copy.blocks else None
+                missing = self._missing_so_far(state, position) if copy.blocks else Missing()
                 self.copier.add(Job(state.folder, state.table, replace(copy), missing))
         self._waiting = []
 

@@ -40,7 +40,7 @@ class Job:
     folder: str
     table: Table
     copy: Copy
-    missing: Missing | None = None  # of an earlier run of this copy
+    missing: Missing  # begins with what an earlier run of this copy noted
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class Copier(threading.Thread):
         with self._moved:
             self._busy += 1
             if job.table.identity == "key":
-                self._missing[job.folder] = job.missing or Missing()
+                self._missing[job.folder] = job.missing
         self._jobs.put(job)
 
     @property
@@ -117,11 +117,16 @@ class Copier(threading.Thread):
                     continue
                 with self._connect() as conn:
                     self._copy(conn, job)
-                with self._moved:
-                    self._missing.pop(job.folder, None)
-                    self._busy -= 1
+                self._ended(job)
         except BaseException as error:  # handed to the cutter, which raises it
             self.failed = error
+
+    def _ended(self, job: Job) -> None:
+        with self._moved:
+            # The cutter may have started the table again already: then what it watches belongs to that next copy.
+            if self._missing.get(job.folder) is job.missing:
+                del self._missing[job.folder]
+            self._busy -= 1
 
     def _copy(self, conn: psycopg.Connection, job: Job) -> None:
         snapshot.fence(conn, self._halt.is_set, lambda who: self._tell(f"waiting for {who} to end before copying"))
@@ -167,8 +172,7 @@ class Copier(threading.Thread):
             if self._halt.is_set():
                 return
             with self._moved:
-                noted = self._missing[job.folder]
-                wanted = noted.keys if first else noted.rekeyed
+                wanted = job.missing.keys if first else job.missing.rekeyed
                 keys = [key for key, lsn in wanted.items() if lsn > taken_to]
             if not keys:
                 break
