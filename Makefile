@@ -50,7 +50,7 @@ docs: $(VENV)/.dev ## write docs/reference from the code
 lock: $(VENV)/.dev ## pin all requirements anew
 	@$(BIN)/python -m pip --quiet install uv && for set in run "dev --group dev" "stack --group dev --extra stack"; do \
 	set -- $$set; name=$$1; shift; $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-annotate --no-header --no-emit-index-url --extra demo --group build "$$@" $(LOCK) pyproject.toml \
+	--no-annotate --no-header --no-emit-index-url --extra demo --extra console --group build "$$@" $(LOCK) pyproject.toml \
 	-o requirements/$$name.txt || exit 1; done
 
 clean: ## remove what make made, but not the caches of pip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -9,9 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
+from claimhouse.cli.beside import Beside
 from claimhouse.cli.watch import Watch
+from claimhouse.errors import ClaimhouseError
+from claimhouse.lake.lake import create
 from claimhouse.postgres.embedded import Embedded
 
 
@@ -33,15 +38,23 @@ def test_a_demo_ends_by_itself_goes_on_later_and_ends_cleanly_at_ctrl_c(tmp_path
     assert told["captured"]["copied_rows"] > 5000
     assert told["lag_ms"]["p50"] > 0
     assert "schema_change" in told["simulated"]["kinds"]
+    assert told["indicators"] is not None
+    assert "rules on" in (tmp_path / "fraud.log").read_text()
     assert Embedded(tmp_path / "postgres").pid is None
 
     second = demo(tmp_path)
     assert second.stderr is not None
-    seen = ""
-    while "changes" not in seen:  # it lives
+    seen, page = "", ""
+    while "changes" not in seen or not page:  # it lives
         line = second.stderr.readline()
         assert line, seen
         seen += line
+        page = page or line.partition("the live page: ")[2].strip()
+    with httpx.Client(follow_redirects=True, timeout=60) as browser:
+        shown = browser.get(page)
+    assert "Newest claims" in shown.text, shown.text
+    children = beside(second.pid)
+    assert len(children) == 2
     second.send_signal(signal.SIGINT)
     out, err = second.communicate(timeout=180)
     assert second.returncode == 0, err
@@ -50,6 +63,52 @@ def test_a_demo_ends_by_itself_goes_on_later_and_ends_cleanly_at_ctrl_c(tmp_path
     assert "Traceback" not in err
     assert "claimhouse query --lake" in err
     assert Embedded(tmp_path / "postgres").pid is None
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+def beside(parent: int) -> list[int]:
+    """The processes of this program that a process has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found += [int(folder.name)] if "-m\0claimhouse\0" in (folder / "cmdline").read_text() else []
+    return found
+
+
+def test_what_ends_by_itself_beside_the_demo_is_told_with_its_last_words(tmp_path: Path) -> None:
+    one = Beside("the page", ["console", "--lake", str(tmp_path / "none")], tmp_path / "log")
+    one.start()
+    assert one._process is not None
+    one._process.wait(60)
+    with pytest.raises(ClaimhouseError, match=r"the page ended by itself \(exit code 2\): .* is no lake"):
+        one.check()
+    one.stop()
+
+
+def test_what_runs_beside_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    create(tmp_path / "lake")
+    text = (
+        "import sys, time; from pathlib import Path; from claimhouse.cli.beside import Beside\n"
+        "one = Beside('the page', ['console', '--lake', sys.argv[1] + '/lake'], Path(sys.argv[1]) / 'log')\n"
+        "one.start(lambda line: print(one.pid, flush=True)); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", text, str(tmp_path)], text=True, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 30
+    while (state := state_of(child)) not in ("", "Z"):
+        assert time.monotonic() < deadline, state
+        time.sleep(0.05)
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def test_a_demo_whose_server_cannot_start_says_why(tmp_path: Path) -> None:

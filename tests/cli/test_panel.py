@@ -29,10 +29,12 @@ def drawn(view: View, width: int, height: int, **options) -> list[str]:
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30), (120, 30), (120, 60), (200, 24)])
 def test_it_fits_the_terminal(width: int, height: int) -> None:
-    view = replace(VIEW, verified="21 tables, no difference", equal=True, news="claim has a new column, channel")
+    page = f"http://127.0.0.1:43567/?token={'x' * 43}"
+    view = replace(VIEW, verified="21 tables, no difference", equal=True, news="a new column, channel", page=page)
     lines = drawn(view, width, height)
     assert len(lines) < height
     assert max(map(len, lines)) <= width
+    assert any(page in text for text in lines)
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -1,28 +1,34 @@
 """`claimhouse demo`: the whole of it on a machine that has nothing.
 
-A PostgreSQL of our own, the claims book, the simulator that lives it forward, the capture and what shows it; then
-`verify`, what came of it, and what to try next. All state lies in one folder: a second run goes on where the first
+A PostgreSQL of our own, the claims book, the simulator that lives it forward, the capture, the rules and the live page;
+then `verify`, what came of it, and what to try next. All state lies in one folder: a second run goes on where the first
 stopped.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shlex
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import typer
 
+from claimhouse.cli.beside import Beside, page_missing
 from claimhouse.cli.options import JsonOption
 from claimhouse.cli.talk import columns, emit, fail, say
+from claimhouse.errors import ClaimhouseError
 
 if TYPE_CHECKING:
+    from claimhouse.fraud.queue import QueueSummary
     from claimhouse.pipeline import Summary
     from claimhouse.verify import Report
 
@@ -44,10 +50,11 @@ def demo(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Live a claims database, capture it, and prove that the lake equals it.
+    """Live a claims database, capture it, show it on a live page, and prove that the lake equals it.
 
-    The server comes from a wheel, and as root it runs under an unprivileged account. Exits 1
-    if verify finds a difference.
+    The page's address is printed; the rules look for indicators meanwhile. The server comes from
+    a wheel, and as root it runs under an unprivileged account. Exits 1 if verify finds a
+    difference.
 
     \b
     Examples:
@@ -64,7 +71,7 @@ def demo(
     server.start()
     try:
         dsn = prepared(server.dsn, scale, folder)
-        life = Life(dsn, str(folder / "lake"), rate, folder / "labels.csv", limit)
+        life = Life(dsn, folder, rate, limit)
         life.live(plain=plain or None)
     finally:
         server.stop()
@@ -100,12 +107,12 @@ def prepared(dsn: str, scale: float, folder: Path) -> str:
 
 
 class Life:
-    """One run of the demo: capture, simulator and what watches them, each in a thread of its own.
+    """One run of the demo: capture, simulator and what watches them in threads, page and rules in processes.
 
     `live` returns when the time is over or a signal came, the lake was compared and the capture has drained.
     """
 
-    def __init__(self, dsn: str, location: str, rate: float, labels: Path, limit: float | None) -> None:
+    def __init__(self, dsn: str, folder: Path, rate: float, limit: float | None) -> None:
         # What takes its time to import does so before the clock runs.
         import claimhouse.pipeline
         import claimhouse.query.session
@@ -114,11 +121,12 @@ class Life:
         from claimhouse.cli.watch import Watch
 
         change = 10.0 if limit is None else min(10.0, limit / 2)
-        self.dsn, self.location, self.limit = dsn, location, limit
-        self.simulator = Simulator(dsn, rate, labels=labels, change_after=change)
-        self.watch = Watch(location, SOURCE, limit, simulator=self.simulator)
+        self.dsn, self.folder, self.location, self.limit = dsn, folder, str(folder / "lake"), limit
+        self.simulator = Simulator(dsn, rate, labels=folder / "labels.csv", change_after=change)
+        self.watch = Watch(self.location, SOURCE, limit, simulator=self.simulator)
         self.summary: Summary | None = None
         self.report: Report | None = None
+        self.hits: QueueSummary | None = None
         self.failures: list[Exception] = []
 
     def live(self, *, plain: bool | None) -> None:
@@ -127,7 +135,7 @@ class Life:
         from claimhouse.cli.run import stopping
 
         drain, over = threading.Event(), threading.Event()
-        with stopping("ending: comparing and draining (again to stop at once)") as ended:
+        with stopping("ending: comparing and draining (again to stop at once)") as ended, self._beside():
             capture = self._thread(self._capture, drain, fails=ended)
             watcher = self._thread(self.watch.gather, over, fails=over)
             story = self._thread(self._story, ended, drain, fails=ended)
@@ -135,8 +143,42 @@ class Life:
             over.set()
             for thread in (story, capture, watcher):
                 thread.join()
+            self._count_hits()
         for error in self.failures:
             fail(*explain(error))
+
+    @contextlib.contextmanager
+    def _beside(self) -> Iterator[None]:
+        """Page and rules at work; one that ended by itself is a failure of the demo, but ends nothing else."""
+        from claimhouse.lake.lake import create
+
+        create(self.location)  # so that they find it before the first cut
+        # Only what is said here counts for them: no settings of the folder that the demo was started in.
+        settings = self.folder / "claimhouse.toml"
+        settings.write_text(f"[source.{SOURCE}]\ndsn = {json.dumps(self.dsn)}\n")
+        given = ["--lake", self.location, "--config", str(settings)]
+        rules = Beside("the rules", ["fraud", "run", *given], self.folder / "fraud.log", nice=5)
+        page = Beside("the page", ["console", *given, "--source", SOURCE], self.folder / "console.log")
+        beside = [rules, page]
+        if missing := page_missing():
+            say(f"there is no live page: it needs {missing} (pip install 'claimhouse[console]')")
+            beside.remove(page)
+        try:
+            for one in beside:
+                one.start(self._printed if one is page else lambda line: None)
+            yield
+            for one in beside:
+                try:
+                    one.check()
+                except ClaimhouseError as error:
+                    self.failures.append(error)
+        finally:
+            for one in beside:
+                one.stop()
+
+    def _printed(self, address: str) -> None:
+        """The page's address, short enough for a line of a terminal: its root leads to the overview."""
+        self.watch.page = urlunsplit(urlsplit(address)._replace(path="/"))
 
     def _thread(self, work: Callable[..., None], *arguments: Any, fails: threading.Event) -> threading.Thread:
         """A part of it at work; its failure is kept, and ends the others."""
@@ -180,6 +222,13 @@ class Life:
         self.report = verify(VerifyOptions(SOURCE, self.dsn, self.location), progress)
         self.watch.report, self.watch.equal = verdict(self.report), not self.report.differing
 
+    def _count_hits(self) -> None:
+        from claimhouse.fraud.queue import summary
+        from claimhouse.lake.lake import open_lake
+
+        if not self.failures:
+            self.hits = summary(open_lake(self.location))
+
     def _await_copies(self, patience: float = 60.0) -> None:
         """Until every table's copy is complete: what is still being copied cannot be compared."""
         from claimhouse.lake.lake import open_lake
@@ -205,6 +254,8 @@ class Life:
             "captured": asdict(self.summary) if self.summary else None,
             "lag_ms": {"p50": self.watch.lag(0.5), "p99": self.watch.lag(0.99)},
             "verify": as_data(self.report) if self.report else None,
+            "indicators": asdict(self.hits) if self.hits else None,
+            "page": self.watch.page,
             "lake": self.location,
         }
 
@@ -223,6 +274,11 @@ class Life:
         if watch.lags:
             lag = f"median {millis(watch.lag(0.5))}, p99 {millis(watch.lag(0.99))}, max {millis(watch.lag(1.0))}"
             rows.append(("commit to query", lag))
+        if self.hits:
+            held = (
+                f"{sum(self.hits.rules.values()):,} hits of {len(self.hits.rules)} rules on {self.hits.claims:,} claims"
+            )
+            rows.append(("indicators", f"{held}, {self.hits.bands['high']:,} of them with a high score"))
         if self.report:
             rows.append(("verify", verdict(self.report)))
         print(columns(["", ""], rows).lstrip())
@@ -230,6 +286,7 @@ class Life:
             print(f"{difference.table}: {difference.kind} {' '.join(difference.columns)}")
         program, lake = _program(), shlex.quote(self.location)
         say("\nthe lake stays, the server is stopped; go on with the same command, or try:")
+        say(f"  {program} console --lake {lake}")
         say(f'  {program} query --lake {lake} "SELECT status, count(*) FROM claim GROUP BY ALL"')
         say(f"  {program} status --lake {lake} --offline")
         say(f"  {program} connect --lake {lake} payment --engine polars")

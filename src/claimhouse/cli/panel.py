@@ -52,10 +52,11 @@ class ClaimView:
 @dataclass(frozen=True)
 class View:
     """One moment. `seconds` lived and `remaining` (None: until stopped); lags in milliseconds from commit to queryable;
-    `changes_per_second` and `lags` are histories, newest last; `verified`: verify's verdict and whether all was equal;
-    `news`: the newest thing worth a sentence."""
+    `page`: the address of the live page, with its token; `changes_per_second` and `lags` are histories, newest last;
+    `verified`: verify's verdict and whether all was equal; `news`: the newest thing worth a sentence."""
 
     lake: str
+    page: str | None = None
     seconds: float = 0.0
     remaining: float | None = None
     book_date: date | None = None
@@ -89,6 +90,10 @@ class Panel:
         height = (self.height or options.height or console.height) - 1
         plain = options.ascii_only
         yield _head(view)
+        if view.page:
+            # Folded where it must be, never cut: the token at its end is what opens the page.
+            yield Text.assemble(("page  ", "dim"), (view.page, f"bold link {view.page}"), overflow="fold")
+            height -= -(-(len(view.page) + 6) // options.max_width)
         yield Rule(style="dim", characters="-" if plain else "─")
         yield _figures(view, plain)
         foot = _foot(view)
@@ -154,9 +159,11 @@ def show(
 
 
 def _show_lines(look: Callable[[], View], alive: Callable[[], bool], every: float, out: TextIO) -> None:
-    told = time.monotonic()
+    told, page = time.monotonic(), None
     while alive():
         time.sleep(min(0.1, every))
+        if page is None and (page := look().page):
+            print(f"the live page: {page}", file=out, flush=True)
         if time.monotonic() - told >= every:
             told = time.monotonic()
             print(line(look()), file=out, flush=True)
