@@ -585,3 +585,56 @@ def test_a_ddl_right_after_a_look_at_the_catalog_is_not_taken_for_known(
     with pytest.raises(NotExact, match="not known exactly"):
         query(asked, "SELECT * FROM t", at=between[0])
     assert sorted(query(asked, "SELECT * FROM t")) == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    "meddling",
+    [
+        "ALTER PUBLICATION {name} DROP TABLE t",
+        "ALTER PUBLICATION {name} SET (publish = 'insert')",
+        "ALTER PUBLICATION {name} SET TABLE t WHERE (id > 100), other",
+        "DROP PUBLICATION {name}",
+    ],
+)
+def test_what_changed_while_nothing_published_a_table_is_in_the_lake(
+    postgres: Any, tmp_path: Path, meddling: str
+) -> None:
+    """Somebody else meddles with our publication: the stream says nothing of the changes that it leaves out."""
+    if "DROP PUBLICATION" in meddling and postgres.conn.info.server_version < 180000:
+        meddling = "ALTER PUBLICATION {name} DROP TABLE t"  # there the stream itself ends with an error
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t VALUES (1, 1), (2, 2)")
+    postgres.execute("CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other VALUES (1)")
+    asked = options(postgres, tmp_path)
+    name = once(asked).slot
+    postgres.execute(meddling.format(name=name))
+    postgres.execute("UPDATE t SET a = 10 WHERE id = 1; DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (3, 3)")
+    between = current_lsn(postgres.conn)
+    once(asked)
+    postgres.execute("INSERT INTO t VALUES (4, 4)")
+    once(asked)
+    assert query(asked, "SELECT id, a FROM t ORDER BY id") == [(1, 10), (3, 3), (4, 4)]
+    assert query(asked, "SELECT id FROM other") == [(1,)]
+    with pytest.raises(NotExact):
+        query(asked, "SELECT * FROM t", at=f"{between >> 32:X}/{between & 0xFFFFFFFF:X}")
+
+
+def test_a_publication_that_we_may_not_mend_stops_the_capture(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("claimhouse.pipeline.capture.IDLE_SECONDS", 0.2)
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    postgres.execute("CREATE PUBLICATION theirs FOR TABLE t WITH (publish_via_partition_root)")
+    asked = options(postgres, tmp_path, publication="theirs")
+    with pytest.raises(NotReady, match="theirs"), running(asked):
+        until(lambda: query(asked, "SELECT count(*) FROM t") == [(0,)])
+        postgres.execute("ALTER PUBLICATION theirs SET (publish = 'insert')")
+        time.sleep(2.0)
+
+
+def test_an_untouched_publication_copies_nothing_again(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    postgres.execute("CREATE SCHEMA s; CREATE TABLE s.u (id int); CREATE TABLE s.w (id int) PARTITION BY RANGE (id)")
+    postgres.execute("CREATE TABLE s.w1 PARTITION OF s.w DEFAULT")
+    asked = options(postgres, tmp_path)
+    assert once(asked).copied_rows == 1
+    postgres.execute("CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)")
+    assert once(asked).copied_rows == 1
+    assert once(asked).copied_rows == 0

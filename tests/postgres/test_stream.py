@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -155,14 +155,15 @@ def test_a_slot_that_is_not_there_is_lost(source: Source, plain: bool) -> None:
 
 @both_wires
 def test_a_publication_that_is_not_there_is_named_as_such(source: Source, plain: bool) -> None:
-    if int(source.postgres.execute("SHOW server_version_num")[0][0]) >= 180000:
-        pytest.skip("from 18 on the server skips it with a warning")
+    """From PostgreSQL 18 on the server leaves its tables out instead: `coverage` is what notices it there."""
+    told = int(source.postgres.execute("SHOW server_version_num")[0][0]) < 180000
     source.postgres.execute("INSERT INTO t VALUES (1)")
     with (
         Stream(source.postgres.dsn, source.slot, ["other"], plain=plain) as stream,
-        pytest.raises(NotReady, match="other"),
+        pytest.raises(NotReady, match="other") if told else nullcontext(),
     ):
-        list(until(stream, source.lsn()))
+        decoder = source.decoder()
+        assert [all_changes(decoder.feed(raw)) for raw in until(stream, source.lsn())] in ([], [[]])
 
 
 @both_wires

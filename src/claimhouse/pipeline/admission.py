@@ -6,7 +6,7 @@ Two questions are asked before a stream is opened: is this the server, database 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import psycopg
@@ -93,7 +93,7 @@ class Admission:
         self.publish(described)
         if first:
             position = publication.ensure_slot(self._conn, self._registry.slot, waiting=self._waiting)
-        return [self._register(t, position, storage) for t in described], position
+        return self._register_all(described, position, storage), position
 
     def admit(self) -> list[TableState]:
         """Tables that match and are new since the last look; their P is the position before they are published.
@@ -107,13 +107,19 @@ class Admission:
         except NotReady as error:
             for table in described:
                 self._refuse(table.label, f"{error}; {error.hint}")
+            self.publish()  # a captured table that nothing publishes any more must not go on in silence
             return []
-        return [self._register(t, position, storage) for t in described]
+        return self._register_all(described, position, storage)
 
     def publish(self, fresh: Sequence[Table] = ()) -> None:
         """Brings the publications in step with the tables' identities: an application must never fail to write."""
         kept = [s.table for s in self._registry.tables.values() if s.status != "gone"]
         self.publications = publication.ensure(self._conn, self._registry.publication, [*kept, *fresh])
+
+    def marks(self, oids: Collection[int]) -> dict[int, catalog.Mark]:
+        """The marks of the captured tables, with what publishes them."""
+        covered = publication.coverage(self._conn, self._registry.publication, oids)
+        return {o: replace(m, published=covered.get(o, "")) for o, m in catalog.marks(self._conn, oids).items()}
 
     def _refuse(self, label: str, reason: str) -> None:
         if label not in self._told:
@@ -136,6 +142,13 @@ class Admission:
                 fresh.append(info.oid)
         marks = catalog.marks(self._conn, fresh) if fresh else {}
         return [catalog.describe(self._conn, oid, source=self._registry.source) for oid in fresh], marks
+
+    def _register_all(
+        self, described: list[Table], position: int, storage: dict[int, catalog.Mark]
+    ) -> list[TableState]:
+        covered = publication.coverage(self._conn, self._registry.publication, [t.oid for t in described])
+        storage = {oid: replace(mark, published=covered.get(oid, "")) for oid, mark in storage.items()}
+        return [self._register(t, position, storage) for t in described]
 
     def _register(self, table: Table, position: int, storage: dict[int, catalog.Mark]) -> TableState:
         tables = self._registry.tables

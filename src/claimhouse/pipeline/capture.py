@@ -373,7 +373,7 @@ class CaptureLoop:
             self._admitted(self.admission.admit())
         self.looked_at = now
         begun = current_lsn(self.admin)
-        found = self.shapes.survey(catalog.marks(self.admin, self.shapes.oids()))
+        found = self.shapes.survey(self.admission.marks(self.shapes.oids()))
         self.survey = (begun, current_lsn(self.admin), found)
 
     def _caught_up(self, target: int) -> bool:

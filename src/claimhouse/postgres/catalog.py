@@ -185,31 +185,37 @@ class Mark:
     """What betrays a change of a table that the stream does not tell; equal marks, nothing happened.
 
     `leaves` are (oid, filenode) of the table or its partitions, `attributes` moves with any DDL on its columns, `types`
-    tells the labels of enum types in use and the attributes of composite ones, `name` is the table's.
+    tells the labels of enum types in use and the attributes of composite ones, `name` is the table's, `published` what
+    brings its changes to us (publication.coverage), where that was asked.
     """
 
     leaves: tuple[tuple[int, int], ...]
     attributes: str
     types: tuple[str, ...]
     name: str = ""
+    published: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON keeps it: equal for equal marks."""
         leaves = [list(leaf) for leaf in self.leaves]
-        return {"leaves": leaves, "attributes": self.attributes, "types": [*self.types], "name": self.name}
+        kept = {"leaves": leaves, "attributes": self.attributes, "types": [*self.types], "name": self.name}
+        return {**kept, "published": self.published}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Mark:
         leaves = tuple((oid, node) for oid, node in data["leaves"])
-        return cls(leaves, data["attributes"], tuple(data["types"]), data.get("name", ""))
+        return cls(leaves, data["attributes"], tuple(data["types"]), data.get("name", ""), data.get("published", ""))
 
     def rewritten_since(self, earlier: Mark, oid: int = 0) -> bool:
         """Whether rows of the table `oid` may have changed without events: columns changed and storage too, or a type
         in use did.
 
         Storage alone moves at TRUNCATE (an event) and VACUUM FULL (the same rows). Partitions that come or go count,
-        and so does a partition's storage: TRUNCATE of a partition is no event of its root.
+        and so does a partition's storage: TRUNCATE of a partition is no event of its root. A table that was not
+        published all the while changed without events that reach us.
         """
+        if earlier.published and self.published != earlier.published:
+            return True
         if self.leaves != earlier.leaves and oid and any(leaf != oid for leaf, _ in self.leaves):
             return True
         moved = self.leaves != earlier.leaves and self.attributes != earlier.attributes

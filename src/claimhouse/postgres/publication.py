@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -80,12 +80,13 @@ def plan(conn: psycopg.Connection[Any], name: str, tables: Sequence[Table]) -> l
     keyed = [t for t in tables if t.identity != "none"]
     keyless = [t for t in tables if t.identity == "none"]
     lost = [t for t in keyless if t.oid in full.direct]
+    narrowed = [t for t in keyed if t.oid in full.narrowed] if is_ours(name) else []
     return [
         *full.options(FULL_ACTIONS if keyed else "", tables_only),
         *append.options(APPEND_ACTIONS, tables_only),
-        *full.without(lost),
+        *full.without([*lost, *narrowed]),
         *append.without([t for t in keyed if t.oid in append.direct]),
-        *full.having(keyed, FULL_ACTIONS, wanted=True),
+        *full.having(keyed, FULL_ACTIONS, wanted=True, anew=narrowed),
         *append.having([t for t in keyless if t in lost or t.oid not in full.members], APPEND_ACTIONS, not full.exists),
     ]
 
@@ -100,7 +101,8 @@ def withdraw(conn: psycopg.Connection[Any], name: str, tables: Sequence[Table]) 
 
 @dataclass(frozen=True, slots=True)
 class _Publication:
-    """`direct` are the oids of tables published one by one, `members` of all published, as their roots."""
+    """`direct` are the oids of tables published one by one, `narrowed` those of them with a row filter or a column
+    list, `members` of all published, as their roots."""
 
     name: str
     exists: bool
@@ -108,13 +110,14 @@ class _Publication:
     via_root: bool = False
     direct: frozenset[int] = frozenset()
     members: frozenset[int] = frozenset()
+    narrowed: frozenset[int] = frozenset()
 
     @classmethod
     def read(cls, conn: psycopg.Connection[Any], name: str) -> _Publication:
         row = conn.execute(_PUBLICATION, {"name": name}).fetchone()
         if row is None:
             return cls(name, False)
-        return cls(name, True, frozenset(row[0]), row[1], frozenset(row[2]), frozenset(row[3]))
+        return cls(name, True, frozenset(row[0]), row[1], *map(frozenset, row[2:]))
 
     def without(self, tables: Sequence[Table]) -> list[str]:
         return [f"ALTER PUBLICATION {quoted(self.name)} DROP TABLE {_list(tables)}"] if tables else []
@@ -132,15 +135,15 @@ class _Publication:
             raise NotReady(f"publication {self.name} does not publish what a lake needs", hint=hint)
         return wrong
 
-    def having(self, tables: Sequence[Table], actions: str, wanted: bool) -> list[str]:
-        """What publishes the tables; it is made without any if it is `wanted` all the same."""
+    def having(self, tables: Sequence[Table], actions: str, wanted: bool, anew: Sequence[Table] = ()) -> list[str]:
+        """What publishes the tables, those of `anew` again; it is made without any if it is `wanted` all the same."""
         if not self.exists:
             if not tables and not wanted:
                 return []
             these = f" FOR TABLE {_list(tables)}" if tables else ""
             options = f"publish = '{actions}', publish_via_partition_root = true"
             return [f"CREATE PUBLICATION {quoted(self.name)}{these} WITH ({options})"]
-        new = [t for t in tables if t.oid not in self.members]
+        new = [t for t in tables if t.oid not in self.members or t in anew]
         return [f"ALTER PUBLICATION {quoted(self.name)} ADD TABLE {_list(new)}"] if new else []
 
 
@@ -153,9 +156,40 @@ SELECT array_remove(ARRAY[CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.p
              JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
              JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
              WHERE t.pubname = p.pubname
-             UNION SELECT r.prrelid::bigint FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid)
+             UNION SELECT r.prrelid::bigint FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid),
+       ARRAY(SELECT r.prrelid::bigint FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid
+             AND coalesce(to_jsonb(r) ->> 'prqual', to_jsonb(r) ->> 'prattrs') IS NOT NULL)
 FROM pg_catalog.pg_publication p WHERE p.pubname = %(name)s
 """
+
+
+def coverage(conn: psycopg.Connection[Any], name: str, oids: Collection[int]) -> dict[int, str]:
+    """What publishes each of the tables, as a word that moves with any change of it; '' where nothing does.
+
+    A table that was taken out of its publication, or a publication that was made again, brought no changes meanwhile:
+    from PostgreSQL 18 on the server says nothing of that to the reader.
+    """
+    members = [_DIRECT_MEMBERS, *([_SCHEMA_MEMBERS] if conn.info.server_version >= 150000 else [])]
+    query = _COVERAGE.format(members=" UNION ALL ".join(members))
+    with explained("reading the publications"):
+        rows = conn.execute(query.encode(), {"oids": list(oids), "names": [name, append_name(name)]}).fetchall()
+    return dict(rows)
+
+
+_COVERAGE = """
+SELECT t.oid::bigint, coalesce(string_agg(concat_ws(' ', p.oid, p.xmin, m.word), ', ' ORDER BY p.oid, m.word), '')
+FROM unnest(%(oids)s::oid[]) t (oid)
+LEFT JOIN (pg_catalog.pg_publication p JOIN (
+  SELECT oid AS publication, NULL::oid AS relation, 'all' AS word FROM pg_catalog.pg_publication WHERE puballtables
+  UNION ALL {members}) m ON m.publication = p.oid AND p.pubname = ANY (%(names)s))
+ON m.relation IS NULL OR m.relation = t.oid OR m.relation IN (SELECT a.relid FROM pg_partition_ancestors(t.oid) a)
+GROUP BY t.oid
+"""
+_DIRECT_MEMBERS = """
+SELECT prpubid, prrelid, concat_ws(' ', 'table', oid, xmin) FROM pg_catalog.pg_publication_rel"""
+_SCHEMA_MEMBERS = """
+SELECT n.pnpubid, c.oid, concat_ws(' ', 'schema', n.oid, n.xmin) FROM pg_catalog.pg_publication_namespace n
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.pnnspid"""
 
 
 @dataclass(frozen=True, slots=True)
