@@ -52,14 +52,14 @@ def open_page(chromium: Browser, base: str) -> Iterator[Callable[..., Page]]:
     wrong: list[str] = []
     contexts = []
 
-    def opened(path: str = "/overview", **how: Any) -> Page:
-        context = chromium.new_context(base_url=base, **{"viewport": {"width": 1440, "height": 900}, **how})
+    def opened(path: str = "/overview", *, of: str = base, **how: Any) -> Page:
+        context = chromium.new_context(base_url=of, **{"viewport": {"width": 1440, "height": 900}, **how})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
         page.on("console", lambda m: wrong.append(f"console: {m.text}") if _bad(m) else None)
-        page.on("request", lambda r: wrong.append(f"asked {r.url}") if _foreign(r.url, base) else None)
+        page.on("request", lambda r: wrong.append(f"asked {r.url}") if _foreign(r.url, of) else None)
         page.goto(f"{path}{'&' if '?' in path else '?'}token={TOKEN}")
         page.wait_for_selector("html[data-ready]")
         return page

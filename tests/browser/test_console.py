@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from tests.console.claimslake import IMAGE, ClaimsLake
+from tests.console.claimslake import IMAGE, ClaimsLake, served
+
+from claimhouse.console.app import Console
+from claimhouse.fraud.evaluate import Hit
+from claimhouse.fraud.hits import Event, HitWriter, Moment
+from claimhouse.fraud.rule import load_rules
+from claimhouse.lake.snapshot import take
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -18,6 +24,7 @@ pytestmark = pytest.mark.browser
 PAGES = ("/overview", "/claims", "/claims/{number}", "/fraud", "/figures", "/figures/all", "/figures/large_losses",
          "/tables", "/tables/main/public/claim", "/tables/main/public/claim/row?key.claim_id={id}")  # fmt: skip
 COUNTED = "([what, count]) => document.querySelectorAll(what).length === count"  # a function: the policy forbids eval
+LIVE = "() => document.querySelector('#live')._htmx?.sse"
 Opener = Callable[..., Any]
 
 
@@ -58,7 +65,7 @@ def test_the_planted_image_is_text_and_runs_nothing(open_page: Opener, claims_la
 def test_a_new_claim_arrives_live_and_pause_holds_it_back(open_page: Opener, claims_lake: ClaimsLake) -> None:
     page = open_page("/overview")
     with claims_lake.captured():
-        page.wait_for_function("() => document.querySelector('#live')._htmx?.sse")
+        page.wait_for_function(LIVE)
         claims_lake.new_claim("CLM-LIVE-1")
         page.locator("#claim-feed").get_by_text("CLM-LIVE-1").wait_for()
         assert "CLM-LIVE-1" in page.locator("#claim-feed li").first.inner_text()
@@ -71,6 +78,48 @@ def test_a_new_claim_arrives_live_and_pause_holds_it_back(open_page: Opener, cla
         page.locator("#claim-feed").get_by_text("CLM-LIVE-2").wait_for()
     page.locator("#claim-feed").get_by_text("CLM-LIVE-2").click()
     page.get_by_role("heading", name="CLM-LIVE-2").wait_for()
+
+
+def test_indicators_come_and_go_on_open_pages(open_page: Opener, claims_lake: ClaimsLake) -> None:
+    lake, rules = claims_lake.lake, load_rules().rules
+    writer = HitWriter(lake, "main")
+
+    def now() -> Moment:
+        mark = take(lake, "main").mark
+        return Moment("main", mark.incarnation, mark.cut, mark.end_lsn, mark.max_committed_at)
+
+    def hit(rule: str, claim: str) -> Hit:
+        return Hit(rule, claim, f"CLM-HIT-{claim}", 1.0, '{"days": 3}')
+
+    with served(Console(lake, user="an examiner")) as running:
+        base = running.url.partition("/overview")[0]
+        early = open_page("/fraud", of=base)
+        early.get_by_role("heading", name="No fraud rules have run").wait_for()
+        early.wait_for_function(LIVE)
+        early.wait_for_timeout(1000)
+        writer.append([Event("held", hit("early_loss", "1"))], now(), rules)
+        early.locator('.entry[data-claim="CLM-HIT-1"]').wait_for()  # the first hits bring the queue
+        overview, queue = open_page("/overview", of=base), open_page("/fraud", of=base)
+        for page in (overview, queue):
+            page.wait_for_function(LIVE)
+        one = queue.locator('.entry[data-claim="CLM-HIT-1"]')
+        note = one.get_by_label("Note")
+        note.fill("half a thought")
+        writer.append([Event("held", hit("over_limit", "1")), Event("held", hit("early_loss", "2"))], now(), rules)
+        began = time.monotonic()
+        queue.locator('#arrived .entry[data-claim="CLM-HIT-2"]').wait_for()
+        print(f"shown after {time.monotonic() - began:.2f} s")
+        assert one.locator(".hits > li").count() == 2 and "high" in one.locator(".entry-score").inner_text()
+        assert note.input_value() == "half a thought" and note.evaluate("n => n === document.activeElement")
+        assert queue.locator("#all").inner_text() == "2"
+        overview.locator("#hit-feed").get_by_text("CLM-HIT-2").wait_for()
+        writer.append([Event("withdrawn", hit("early_loss", "2"))], now(), rules)
+        queue.get_by_text("no indicator holds any longer").wait_for()
+        assert queue.locator("#all").inner_text() == "1"
+        overview.wait_for_function(COUNTED, arg=["#hit-feed li", 2])
+        assert overview.get_by_text("CLM-HIT-2").count() == 0
+        for page in (early, overview, queue):
+            page.context.close()
 
 
 def test_the_slider_goes_back_by_arrow_keys_one_transaction_at_a_time(

@@ -129,7 +129,8 @@ def hits_of(number: str) -> list[dict[str, object]]:
         "withdrawn": None,
     }
     late = {**hit, "rule": "late_report", "title": "Reported late", "score": 30.0, "withdrawn": "2026-01-06T10:00:00Z"}
+    since = hit["first_held"]
     return [
-        {"claim": number, "score": 91.0, "previous": 60.0, "since": "2026-01-05T10:00:00Z", "hits": [hit, late]},
-        {"claim": "CLM-OTHER", "score": 55.0, "previous": None, "since": "2026-01-04T10:00:00Z", "hits": [hit]},
+        {"claim": number, "score": 91.0, "band": "high", "previous": 60.0, "since": since, "hits": [hit, late]},
+        {"claim": "CLM-OTHER", "score": 55.0, "band": "medium", "previous": None, "since": since, "hits": [hit]},
     ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +17,9 @@ from tests.query.book import Book
 from claimhouse.console.app import Console
 from claimhouse.console.reader import Reader
 from claimhouse.errors import QueryError
+from claimhouse.fraud.evaluate import Hit
+from claimhouse.fraud.hits import Event, HitWriter, Moment
+from claimhouse.fraud.rule import load_rules
 
 COLUMNS = {
     "id": "int8", "claim_number": "text", "line": "text", "cause": "text", "loss_place": "text", "loss_state": "text",
@@ -44,6 +50,48 @@ def test_a_new_claim_reaches_an_open_page(book: Book) -> None:
             while "CLM-" not in (line := next(lines)):
                 assert time.monotonic() < deadline
     assert "CLM-&lt;b&gt;" in line and "CLM-<b>" not in line
+
+
+def _hit(rule: str, claim: str) -> Hit:
+    return Hit(rule, claim, f"CLM-{claim}-<b>", 1.0, '{"days": 3}')
+
+
+def _next(lines: Iterator[str], name: str) -> dict[str, Any]:
+    """The data of the stream's next event of that name."""
+    deadline = time.monotonic() + 30
+    while f"event: {name}" not in next(lines):
+        assert time.monotonic() < deadline
+    return json.loads(next(lines).removeprefix("data: "))
+
+
+def test_indicators_that_come_and_go_reach_an_open_queue(book: Book) -> None:
+    rules = load_rules().rules
+    writer = HitWriter(book.lake, "main")
+    writer.append([Event("held", _hit("over_limit", "1"))], Moment("main", 1, 1, 16, 1), rules)
+    with served(Console(book.lake)) as running, httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        base = running.url.partition("/overview")[0]
+        address = f"{base}/live?feed=hits&every=0.25&band=medium"
+        with client.stream("GET", address, timeout=30) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            time.sleep(1.0)  # the watch has begun: what held before is on the page
+            both = [Event("held", _hit("early_loss", "2")), Event("held", _hit("before_inception", "3"))]
+            writer.append(both, Moment("main", 1, 2, 32, 2), rules)
+            told = _next(lines, "hits")
+            assert told["bands"] == {"high": 2, "medium": 1, "low": 0} and (told["held"], told["withdrawn"]) == (2, 0)
+            assert {e["claim"]: e["shown"] for e in told["entries"]} == {"CLM-2-<b>": True, "CLM-3-<b>": False}
+            assert all("-&lt;b&gt;" in e["html"] and "-<b>" not in e["html"] for e in told["entries"])
+            writer.append([Event("withdrawn", _hit("over_limit", "1"))], Moment("main", 1, 3, 48, 3), rules)
+            told = _next(lines, "hits")
+            assert (told["held"], told["withdrawn"]) == (0, 1) and told["bands"]["high"] == 1
+            (entry,) = told["entries"]
+            assert not entry["shown"] and "no indicator holds any longer" in entry["html"]
+        with client.stream("GET", f"{base}/live?every=0.25", timeout=30) as answer:
+            lines = answer.iter_lines()
+            writer.append([Event("held", _hit("over_limit", "7"))], Moment("main", 1, 4, 64, 4), rules)
+            deadline = time.monotonic() + 20
+            while "CLM-7-&lt;b&gt;" not in (line := next(lines)):
+                assert time.monotonic() < deadline and "CLM-7-<b>" not in line
 
 
 def test_the_console_ends_while_a_page_listens(book: Book) -> None:

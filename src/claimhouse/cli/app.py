@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from claimhouse.cli import (
+    access,
     config,
     connect,
     console,
@@ -61,6 +62,7 @@ app.command()(history.history)
 app.command()(history.diff)
 app.command()(status.status)
 app.command()(console.console)
+app.command()(access.access)
 app.command()(figures.figures)
 app.command()(figures.triangle)
 app.command()(verify.verify)

@@ -32,13 +32,17 @@ def console(
     user: Annotated[
         str | None, typer.Option("--user", metavar="NAME", help="Who signs dispositions. [default: the login name]")
     ] = None,
+    no_access_log: Annotated[
+        bool,
+        typer.Option("--no-access-log", help="Do not write down who saw which claim: for a lake that is only read."),
+    ] = False,
     open_it: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
     config: ConfigOption = None,
 ) -> None:
     """Serve the live page: overview, claims, fraud queue, figures and tables, now or at any past moment.
 
     Prints its address on stdout; the token in it is asked for once. Reads only the lake; a source is asked for its
-    slot's health alone.
+    slot's health alone. Who saw which claim or row is kept in the lake: see claimhouse access.
 
     \b
     Examples:
@@ -66,6 +70,7 @@ def console(
         user=user or _login(),
         model=load(Path(model) if "/" in model else model) if model else None,
         slot=_slot(settings, source),
+        audited=not no_access_log,
     )
     served = listen(made, host=host, port=port, names=tuple(name or ()), behind_proxy=behind_proxy)
     say(f"the console of {opened.location} listens; Ctrl-C ends it")

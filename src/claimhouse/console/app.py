@@ -6,10 +6,7 @@ and holds no lock of the lake. Live updates are one stream of server-sent events
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from claimhouse.console import claims, figures, fraud, overview, page, tables
@@ -25,19 +22,23 @@ from claimhouse.console.bar import Bar
 from claimhouse.console.book import Book, find_book
 from claimhouse.console.claimfile import claim_page
 from claimhouse.console.figures import Figures
-from claimhouse.console.guard import Access, Guard
+from claimhouse.console.guard import Access as Entrance
+from claimhouse.console.guard import Guard
+from claimhouse.console.hits import HitWatch
+from claimhouse.console.live import live
 from claimhouse.console.page import Ask, Page
 from claimhouse.console.pulse import Pulse
 from claimhouse.console.reader import Busy, Reader, Reading
 from claimhouse.console.slot import SlotWatch
 from claimhouse.errors import ClaimhouseError, NotExact, SourceGone, StorageGone, UsageError
 from claimhouse.fraud.disposition import Dispositions
+from claimhouse.lake import access
+from claimhouse.lake.access import Access
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.snapshot import LakeSnapshot
 from claimhouse.lake.tail import Cut
 from claimhouse.marts.model import Model
 
-STREAMS = 16  # live pages at once
 FORM = 64 << 10  # bytes of a posted form
 NAVIGATION = tuple((f"/{name.lower()}", name) for name in ("Overview", "Claims", "Fraud", "Figures", "Tables"))
 _STATIC = Path(__file__).parent / "static"
@@ -53,28 +54,37 @@ class Console:
     model: Model | None = None
     slot: SlotWatch | None = None
     queue: fraud.Queue | None = field(default_factory=fraud.rules_side)
+    audited: bool = True  # single claims and rows are shown only once who saw them is written down
     streams: int = 0
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.lake, zone=self.zone)
         self.bar = Bar(self.lake)
         self.pulse = Pulse(self.lake, self._watch)
+        self.hits = HitWatch(self.lake, self.pulse)
         self.figures = Figures(self.model)
         self.dispositions = Dispositions(self.lake)
 
     def start(self) -> None:
         self.pulse.start()
+        self.hits.start()
         if self.slot:
             self.slot.start()
 
     def stop(self) -> None:
         self.pulse.stop()
+        self.hits.stop()
         if self.slot:
             self.slot.stop()
         self.reader.close()
 
     def book(self, reading: Reading) -> Book | None:
         return find_book(reading.session)
+
+    def note(self, what: str, key: dict[str, str], found: bool, ask: Ask) -> None:
+        """Write down who looks at a claim or a row; raises StorageGone, and then it is not shown."""
+        if self.audited:
+            access.write(self.lake, Access(self.user, what, key, found, f"console.{ask.face}", ask.at or "now"))
 
     def _watch(self, snapshot: LakeSnapshot, cuts: list[Cut]) -> list[tuple[str, dict[str, Any]]]:
         self.bar.see(snapshot)
@@ -102,6 +112,7 @@ def _claim(console: Console, reading: Reading, ask: Ask) -> Page:
     if book is None:
         return Page("nobook.html", "Claims", {"tables": len(reading.session.names.tables)}, None, 404)
     made = claim_page(reading, book, ask)
+    console.note("claim", {"claim_number": ask.parts["number"]}, made.status == 200, ask)
     if made.status == 200:
         number = ask.parts["number"]
         made.data["indicators"] = fraud.indicators(reading.session, number, console.queue)
@@ -111,7 +122,15 @@ def _claim(console: Console, reading: Reading, ask: Ask) -> Page:
 
 
 def _fraud(console: Console, reading: Reading, ask: Ask) -> Page:
-    return fraud.fraud_page(reading, ask, console.dispositions, console.queue)
+    number = console.pulse.number
+    return fraud.fraud_page(reading, ask, console.dispositions, console.queue, number)
+
+
+def _row(console: Console, reading: Reading, ask: Ask) -> Page:
+    made = tables.row_page(reading, ask)
+    where = "/".join(tables.decode_name(ask.parts[p]) for p in ("source", "schema", "table"))
+    console.note(where, made.data["key"], made.status == 200, ask)
+    return made
 
 
 # address, what makes the page
@@ -126,11 +145,11 @@ PAGES: tuple[tuple[str, Callable[[Console, Reading, Ask], Page]], ...] = (
     ("/figures/{name}", lambda c, r, a: figures.figure_page(r, c.figures, a)),
     ("/tables", lambda c, r, a: tables.tables_page(r, a, c.pulse)),
     ("/tables/{source}/{schema}/{table}", lambda c, r, a: tables.table_page(r, a)),
-    ("/tables/{source}/{schema}/{table}/row", lambda c, r, a: tables.row_page(r, a)),
+    ("/tables/{source}/{schema}/{table}/row", _row),
 )
 
 
-def create_app(console: Console, access: Access) -> FastAPI:
+def create_app(console: Console, entrance: Entrance) -> FastAPI:
     """The ASGI application; starting and stopping the console is its server's."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     for path, make in PAGES:
@@ -138,11 +157,11 @@ def create_app(console: Console, access: Access) -> FastAPI:
             _serve(app, console, path, make, face)
     app.add_api_route("/", lambda: RedirectResponse("/overview", 307), methods=["GET"])
     app.add_api_route("/moments", _moments(console), methods=["GET"])
-    app.add_api_route("/live", _live(console), methods=["GET"])
+    app.add_api_route("/live", live(console), methods=["GET"])
     app.add_api_route("/fraud/{claim}/disposition", _dispose(console), methods=["POST"])
     app.mount("/static", _Static(directory=_STATIC))
     app.add_exception_handler(404, _absent(console))
-    app.add_middleware(Guard, access=access)  # type: ignore[arg-type]
+    app.add_middleware(Guard, access=entrance)  # type: ignore[arg-type]
     return app
 
 
@@ -245,48 +264,6 @@ def _dispose(console: Console) -> Callable[..., Any]:
         return RedirectResponse(safe, 303)
 
     return dispose
-
-
-def _live(console: Console) -> Callable[..., Any]:
-    async def live(request: Request, since: int = 0, every: float = 1.0, feed: str = "claim") -> Response:
-        """Live pieces of the overview as server-sent events, at most one every `every` seconds (0.25 to 60)."""
-        if console.streams >= STREAMS:
-            return Response("too many live pages", 503)
-        number = int(request.headers.get("last-event-id") or since)
-        return StreamingResponse(
-            _events(console, number, max(0.25, min(60.0, every)), feed), media_type="text/event-stream"
-        )
-
-    return live
-
-
-async def _events(console: Console, number: int, every: float, feed: str) -> AsyncIterator[str]:
-    console.streams += 1
-    try:
-        told: str | None = None
-        while not console.pulse.stopped:
-            text, number = await run_in_threadpool(_event, console, number, feed)
-            yield text if text != told else ": still\n\n"
-            told = text
-            await asyncio.sleep(every)
-    finally:
-        console.streams -= 1
-
-
-def _event(console: Console, number: int, feed: str) -> tuple[str, int]:
-    """What is new since a number, as one message that is swapped in, and one for the charts."""
-    news = console.pulse.since(number)
-    number = news[-1].number if news else number
-    html = page.fragment(
-        "live.html",
-        **overview.live(console.pulse, console.slot),
-        feed=feed,
-        news=[n.row for n in news if n.what == feed][-12:][::-1],
-    )
-    lines = "".join(f"data: {line}\n" for line in html.splitlines())
-    beats = [[b.second, b.rows, b.to_cut, b.to_query] for b in console.pulse.beats(15)]
-    counts = {"beats": beats, "claims": sum(n.what == "claim" for n in news), "now": time.time()}
-    return f"id: {number}\n{lines}\nevent: beat\ndata: {json.dumps(counts)}\n\n", number
 
 
 def address(host: str, port: int, token: str, path: str = "/overview") -> str:

@@ -6,8 +6,10 @@ A hit never decides anything. The rules' side gives `claimhouse.fraud.queue`:
     an entry: claim (its number), score (0 to 100), previous (score before it last changed, or None), since, hits
     a hit:    rule, title, score (0 to 100), reason, values (name -> value), lsn, first_held, withdrawn (or None)
 
-(attributes or keys of those names; times as datetime or ISO text). An entry may bring its own band, and `consider`
-where its flags are many. This side adds the page. Until the rules' side has run, the page says so.
+    an entry's band (high, medium or low) is the rules' own, by their settings; `consider` where its flags are many
+
+(attributes or keys of those names; times as datetime or ISO text). This side adds the page. Until the rules' side has
+run, the page says so.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ import pyarrow as pa
 from claimhouse.change import lsn_text
 from claimhouse.console.page import Ask, Page
 from claimhouse.console.reader import Reading
-from claimhouse.fraud.disposition import VERDICTS, Dispositions
+from claimhouse.fraud.disposition import VERDICTS, Disposition, Dispositions
 from claimhouse.query.session import Session
 
-# score from which a band begins (unless the entry names its own), its name, and what it asks for
-BANDS = ((80, "high", "look first"), (50, "medium", "look soon"), (0, "low", "look when there is time"))
+# a band's name, and what it asks for; which scores are in it is the rules' side's
+BANDS = (("high", "look first"), ("medium", "look soon"), ("low", "look when there is time"))
 PAGE = 20
 Row = dict[str, Any]
 Queue = Callable[[Session], Any]
@@ -43,45 +45,58 @@ def rules_side() -> Queue | None:
     return getattr(module, "queue", None)
 
 
-def band_of(score: float) -> str:
-    return next(name for least, name, _ in BANDS if score >= least)
-
-
-def fraud_page(reading: Reading, ask: Ask, dispositions: Dispositions, source: Queue | None) -> Page:
-    """The queue, filtered by band and disposition; one claim's hits in full where `claim` names it."""
+def fraud_page(reading: Reading, ask: Ask, dispositions: Dispositions, source: Queue | None, number: int = 0) -> Page:
+    """The queue, filtered by band, disposition and text; live news count on from `number`."""
     entries = entries_of(reading.session, source)
+    around = {"verdicts": VERDICTS, "number": number, "seen_lsn": lsn_text(_newest_lsn(reading.session))}
     if entries is None:
-        return Page("fraud.html", "Fraud", {"ran": False, "verdicts": VERDICTS}, None)
+        return Page("fraud.html", "Fraud", {"ran": False, **around}, None, hidden=("number", "seen_lsn"))
     newest = dispositions.newest()
     for entry in entries:
-        decided = newest.get(entry["claim"])
-        entry["disposition"] = decided
-        entry["verdict"] = decided.verdict if decided else "open"
-    counts = {name: sum(e["band"] == name for e in entries) for _, name, _ in BANDS}
+        _decide(entry, newest.get(entry["claim"]))
+    counts = {name: sum(e["band"] == name for e in entries) for name, _ in BANDS}
     by_verdict = {name: sum(e["verdict"] == name for e in entries) for name in VERDICTS}
-    band, verdict, q = ask.text("band"), ask.text("verdict"), ask.text("q").lower()
-    shown = [
-        e
-        for e in entries
-        if (not band or e["band"] == band)
-        and (not verdict or e["verdict"] == verdict)
-        and (not q or q in e["claim"].lower() or any(q in h["title"].lower() for h in e["hits"]))
-    ]
+    shown = [e for e in entries if wanted(e, ask)]
     page = ask.number("page", 1, 1)
     part = shown[(page - 1) * PAGE : page * PAGE] if ask.face == "html" else shown
     data = {
         "ran": True,
-        "verdicts": VERDICTS,
+        **around,
         "bands": BANDS,
         "counts": counts,
         "by_verdict": by_verdict,
-        "asked": {"band": band, "verdict": verdict, "q": ask.text("q")},
+        "asked": {name: ask.text(name) for name in ("band", "verdict", "q")},
         "total": len(shown),
         "page": page,
         "pages": max(1, -(-len(shown) // PAGE)),
         "entries": part,
     }
-    return Page("fraud.html", "Fraud", data, _rows(shown), hidden=("entries",))
+    return Page("fraud.html", "Fraud", data, _rows(shown), hidden=("entries", "number", "seen_lsn"))
+
+
+def wanted(entry: Row, ask: Ask) -> bool:
+    """Whether the page's filters let an entry through."""
+    band, verdict, q = ask.text("band"), ask.text("verdict"), ask.text("q").lower()
+    return (
+        (not band or entry["band"] == band)
+        and (not verdict or entry["verdict"] == verdict)
+        and (not q or q in entry["claim"].lower() or any(q in h["title"].lower() for h in entry["hits"]))
+    )
+
+
+def entry_of(raw: Any, decided: Disposition | None) -> Row:
+    """One entry of the rules' side, with what was decided, as the page shows it."""
+    return _decide(_entry(raw), decided)
+
+
+def _decide(entry: Row, decided: Disposition | None) -> Row:
+    entry["disposition"] = decided
+    entry["verdict"] = decided.verdict if decided else "open"
+    return entry
+
+
+def _newest_lsn(session: Session) -> int:
+    return max((p.lsn for p in session.positions.values()), default=0)
 
 
 def indicators(session: Session, claim: str, source: Queue | None) -> Row | None:
@@ -109,7 +124,7 @@ def _entry(raw: Any) -> Row:
     entry = {n: _get(raw, n) for n in ("claim", "score", "previous", "since")}
     score = _shown(entry["score"])
     entry["score"], entry["previous"] = score, None if entry["previous"] is None else _shown(entry["previous"])
-    entry["band"] = _get(raw, "band") or band_of(score)
+    entry["band"] = _get(raw, "band")
     entry["consider"] = bool(_get(raw, "consider"))
     entry["hits"] = [_hit(h) for h in _get(raw, "hits") or []]
     return entry

@@ -139,18 +139,27 @@ def summary(
     rules = rules or load_rules()
     holding = hits.holding(log)
     scores = _ranked(holding, rules).to_pylist()
-    bands = {"high": 0, "medium": 0, "low": 0}
-    for row in scores:
-        bands[rules.band(row["score"])] += 1
     counted = holding["rule"].value_counts().to_pylist() if holding.num_rows else []
     decided = {c for c, d in Dispositions(lake).newest().items() if d.verdict != "open"}
     return QueueSummary(
         claims=len(scores),
-        bands=bands,
+        bands=_bands(scores, rules),
         rules={c["values"]: c["counts"] for c in sorted(counted, key=lambda c: -c["counts"])},
         undecided=sum(r["claim_number"] not in decided for r in scores),
         newest=log["at"][-1].as_py() if log.num_rows else None,
     )
+
+
+def bands_of(holding: pa.Table, rules: RuleSet) -> dict[str, int]:
+    """How many claims of what holds are in each band."""
+    return _bands(_ranked(holding, rules).to_pylist(), rules)
+
+
+def _bands(scores: list[dict[str, Any]], rules: RuleSet) -> dict[str, int]:
+    bands = {"high": 0, "medium": 0, "low": 0}
+    for row in scores:
+        bands[rules.band(row["score"])] += 1
+    return bands
 
 
 def history(target: Lake | Session, claim: str, *, at: str | None = None, zone: str = "UTC") -> list[dict[str, Any]]:
@@ -229,39 +238,61 @@ def _of_claim(log: pa.Table, claim: str) -> pa.Table:
     return log.filter(pc.or_(pc.equal(log["claim_number"], claim), pc.equal(log["claim_id"], claim)))
 
 
+def rows_of_claims(
+    claims: list[tuple[str, str]], log: pa.Table, made: Mapping[str, Disposition], rules: RuleSet
+) -> dict[tuple[str, str], QueueRow]:
+    """Claims (source, claim_id) as the queue has them; one whose hits are all withdrawn has a score of zero."""
+    events = _events_of(log, [claim for _, claim in claims])
+    return {claim: _row(*claim, events[claim], made, rules) for claim in claims}
+
+
 def _rows(
     chosen: list[dict[str, Any]], log: pa.Table, made: Mapping[str, Disposition], rules: RuleSet
 ) -> list[QueueRow]:
-    ids = pa.array([c["claim_id"] for c in chosen], pa.string())
+    found = rows_of_claims([(c["source"], c["claim_id"]) for c in chosen], log, made, rules)
+    return list(found.values())
+
+
+def _events_of(log: pa.Table, claims: list[str]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     events: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in log.filter(pc.is_in(log["claim_id"], ids)).to_pylist():
+    for row in log.filter(pc.is_in(log["claim_id"], pa.array(claims, pa.string()))).to_pylist():
         events.setdefault((row["source"], row["claim_id"]), []).append(row)
-    return [_row(claim, events[claim["source"], claim["claim_id"]], made, rules) for claim in chosen]
+    return events
 
 
 def _row(
-    claim: dict[str, Any], events: list[dict[str, Any]], made: Mapping[str, Disposition], rules: RuleSet
+    source: str, claim: str, events: list[dict[str, Any]], made: Mapping[str, Disposition], rules: RuleSet
 ) -> QueueRow:
     found = _hits(events)
     holding = [h for h in found if h.withdrawn is None]
-    first = min(holding, key=lambda h: (h.cut, h.first_held))
+    first = min(holding or found, key=lambda h: (h.cut, h.first_held))
     previous, changed = _before(events)
+    state: State = {}
+    for event in events:
+        _apply(state, event)
+    score, number = combined(state.values()), events[-1]["claim_number"]
     return QueueRow(
-        source=claim["source"],
-        claim_id=claim["claim_id"],
-        claim=claim["claim_number"],
-        score=_hundred(claim["score"]),
-        band=rules.band(claim["score"]),
+        source=source,
+        claim_id=claim,
+        claim=number,
+        score=_hundred(score),
+        band=rules.band(score),
         previous=previous,
         flags=len(holding),
         consider=len(holding) >= MANY,
-        summary=f"indicators consistent with: {'; '.join(h.title[:1].lower() + h.title[1:] for h in holding)}",
+        summary=_summary(holding),
         hits=found,
         lsn=first.lsn,
         since=first.first_held,
         changed=changed,
-        disposition=made.get(claim["claim_number"]),
+        disposition=made.get(number),
     )
+
+
+def _summary(holding: list[ClaimHit]) -> str:
+    if not holding:
+        return "no indicator holds any longer"
+    return f"indicators consistent with: {'; '.join(h.title[:1].lower() + h.title[1:] for h in holding)}"
 
 
 def _hits(events: list[dict[str, Any]]) -> list[ClaimHit]:

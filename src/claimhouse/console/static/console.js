@@ -106,7 +106,7 @@
 
   // --- live updates
 
-  const live = { paused: false, claims: 0 };
+  const live = { paused: false, claims: 0, more: 0 };
 
   addEventListener("htmx:sse:before:message", (event) => {
     if (!live.paused) return;
@@ -125,6 +125,42 @@
       live.claims = 0;
     }
     zones($("#hops"));
+    if ($("#hit-feed")) zones($("#hit-feed"));
+  });
+
+  // The queue is read while it changes: an entry that is there is brought up to date in its place, its form untouched; a
+  // new one stands above the queue, so that nothing moves under the reader's hand.
+  document.addEventListener("hits", (event) => {
+    if (live.paused) return;
+    const told = JSON.parse(event.detail.data);
+    const arrived = $("#arrived");
+    if (!arrived) { go(location.href, { push: false }); return; }
+    for (const [band, count] of Object.entries(told.bands)) {
+      const shown = $(`[data-band="${band}"] b`);
+      if (shown) shown.textContent = count;
+    }
+    $("#all").textContent = Object.values(told.bands).reduce((sum, count) => sum + count, 0);
+    for (const entry of told.entries) {
+      const fresh = new DOMParser().parseFromString(entry.html, "text/html").querySelector(".entry");
+      const old = $(`.entry[data-claim="${CSS.escape(entry.claim)}"]`);
+      if (old) {
+        for (const part of [".entry-score", ".entry-main"]) $(part, old).replaceWith(document.importNode($(part, fresh), true));
+        old.classList.add("fresh");
+        zones(old);
+      } else if (entry.shown) {
+        const list = $("ol", arrived);
+        list.prepend(document.importNode(fresh, true));
+        list.firstElementChild.classList.add("fresh");
+        zones(list.firstElementChild);
+        while (list.children.length > 20) { list.lastElementChild.remove(); live.more += 1; }
+        arrived.hidden = false;
+      }
+    }
+    live.more += told.more;
+    $("#arrived-more").textContent = live.more ? `and ${live.more} more: open the page anew for all` : "";
+    if (live.more) arrived.hidden = false;
+    const words = [[told.held, "new"], [told.withdrawn, "withdrawn"]].filter(([n]) => n).map(([n, what]) => `${n} ${what}`);
+    if (words.length) say(`Indicators: ${words.join(", ")}`, 5000);
   });
 
   function pause(button) {
@@ -317,6 +353,7 @@
 
   function arrive() {
     live.paused = false;
+    live.more = 0;
     document.body.classList.remove("paused");
     $("#theme-name").textContent = kept("theme") ?? "auto";
     zones();
