@@ -216,7 +216,8 @@ class _Verifying:
         if state.status != "live" or doubtful or state.copy_at(snapshot.mark.end_lsn) is None:
             report.tell(Difference(state.label, f"not exact: {state.error or 'its copy is not complete yet'}"))
             return False
-        described = catalog.describe(self.other, state.oid, source=self.options.source)
+        generated = snapshot.registry.generated
+        described = catalog.describe(self.other, state.oid, source=self.options.source, generated=generated)
         here = {(c.name, c.type_oid, c.typmod) for c in described.columns}
         there = {(c.name, c.type_oid, c.typmod) for c in state.table.columns}
         if here != there:

@@ -60,6 +60,7 @@ class Job:
             s3_options(topology, self.keys),
             tables=topology.tables,
             freshness=0.0,
+            generated=False,  # Debezium leaves them out
         )
         self.mover = Mover(
             options,
@@ -133,13 +134,21 @@ class Job:
         self._wake.set()
 
     def _publish(self) -> None:
-        """Bring Trino's views up to the newest flush; then what the flush before it covered may leave the tail."""
+        """Bring Trino's views up to the newest flush; then what the flush before it covered may leave the tail.
+
+        Views of an older flush stay right, so that folds and flushes that follow each other closely share one round.
+        """
         before: FlushRecord | None = None
+        again = 0.0
         while not self.stop.is_set():
             if not self._wake.wait(0.5) or self._named is None:
                 continue
-            self._wake.clear()
             record, registry = self._named
+            if before is not None and before.registry == record.registry and time.monotonic() < again:
+                self.stop.wait(0.2)
+                continue
+            self._wake.clear()
+            again = time.monotonic() + self.topology.flush_every
             try:
                 made = self.catalog.publish(record, registry, self.streaming.floor(record.end_lsn))
                 self.state["views"] = {"flush": record.flush, "made": len(made), "at": time.time(), "error": None}

@@ -102,6 +102,7 @@ class Registry:
     slot: str = ""
     publication: str = ""
     database: str = ""
+    generated: bool = False  # whether stored generated columns are captured
     surveyed: int = 0  # up to here the shapes are known to be the catalog's
     tables: dict[str, TableState] = field(default_factory=dict)
 

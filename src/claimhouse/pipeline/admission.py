@@ -83,6 +83,7 @@ class Admission:
 
     def start(self, *, first: bool) -> tuple[list[TableState], int]:
         """(new tables, position to stream from). Makes publication and slot on the first start."""
+        self._look_at_publication()
         described, storage = self._new()
         if first and not described:
             raise UsageError(
@@ -100,6 +101,7 @@ class Admission:
 
         A table that the role may not publish is refused by name; the others go on.
         """
+        self._look_at_publication()
         described, storage = self._new()
         position = current_lsn(self._conn)
         try:
@@ -114,7 +116,13 @@ class Admission:
     def publish(self, fresh: Sequence[Table] = ()) -> None:
         """Brings the publications in step with the tables' identities: an application must never fail to write."""
         kept = [s.table for s in self._registry.tables.values() if s.status != "gone"]
-        self.publications = publication.ensure(self._conn, self._registry.publication, [*kept, *fresh])
+        self.publications = publication.ensure(
+            self._conn, self._registry.publication, [*kept, *fresh], generated=self._registry.generated
+        )
+
+    def _look_at_publication(self) -> None:
+        known = self._registry
+        known.generated = self._options.generated and publication.sends_generated(self._conn, known.publication)
 
     def marks(self, oids: Collection[int]) -> dict[int, catalog.Mark]:
         """The marks of the captured tables, with what publishes them."""
@@ -141,7 +149,9 @@ class Admission:
             else:
                 fresh.append(info.oid)
         marks = catalog.marks(self._conn, fresh) if fresh else {}
-        return [catalog.describe(self._conn, oid, source=self._registry.source) for oid in fresh], marks
+        known = self._registry
+        described = catalog.describe_all(self._conn, fresh, source=known.source, generated=known.generated)
+        return [described[oid] for oid in fresh if oid in described], marks
 
     def _register_all(
         self, described: list[Table], position: int, storage: dict[int, catalog.Mark]

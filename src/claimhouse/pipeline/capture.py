@@ -196,7 +196,7 @@ class CaptureLoop:
 
     def _describe(self, oid: int) -> Table | None:
         try:
-            return catalog.describe(self.admin, oid, source=self.options.source)
+            return catalog.describe(self.admin, oid, source=self.options.source, generated=self.registry.generated)
         except SourceError:
             return None
 
@@ -310,6 +310,8 @@ class CaptureLoop:
         if self.survey is not None and self.survey[1] <= end:
             (begun, lsn, found), self.survey = self.survey, None
             self.shapes.apply(found, begun, lsn)
+            if self.shapes.unsettled:
+                self.looked_at = None
         mark = self.cutter.cut(pending, end, self.copies)
         self._count(pending, mark, time.perf_counter() - began)
 
@@ -355,10 +357,14 @@ class CaptureLoop:
         if prefix != ddl_trigger.PREFIX:
             return
         try:
-            told = ddl_trigger.read(content, source=self.options.source)
+            told = ddl_trigger.read(content, source=self.options.source, generated=self.registry.generated)
         except ValueError:
             return  # anyone may write messages of our prefix
         if told.table is not None:
+            if told.table.identity == "none":
+                self.looked_at = (
+                    -IDLE_SECONDS
+                )  # due now: the application's UPDATE fails until it is published as append-only
             self.shapes.announced(told.table, lsn)
         if told.event in ("rewrite", "values"):
             self.shapes.rewritten(told.oid, lsn)
@@ -377,7 +383,7 @@ class CaptureLoop:
         self.survey = (begun, current_lsn(self.admin), found)
 
     def _caught_up(self, target: int) -> bool:
-        open_work = self.copies.busy or self.open_parts or self.pending.since or self.survey
+        open_work = self.copies.busy or self.open_parts or self.pending.since or self.survey or self.shapes.unsettled
         return self.cutter.position >= target and not open_work
 
     # --- the end

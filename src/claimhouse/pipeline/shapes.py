@@ -76,6 +76,11 @@ class Shapes:
         """Something else in the registry changed: the next cut brings a new one."""
         self.dirty = True
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether the last survey came too early for a table: it must be looked at again before all is known."""
+        return not self._again.isdisjoint(self._by_oid)
+
     def oids(self) -> list[int]:
         return list(self._by_oid)
 

@@ -80,7 +80,11 @@ def _look(
     came = time.time()
     ahead = server.clock - min(max(server.clock, sent), came)
     infos = find_tables(conn, patterns)
-    shapes = [describe(conn, i.oid) for i in infos if i.ignored is None and i.problem is None]
+    shapes = [
+        describe(conn, i.oid, generated=server.version >= 180000)
+        for i in infos
+        if i.ignored is None and i.problem is None
+    ]
     slots = slot_states(conn, slot or "claimhouse_%")
     return Patient(conn, dsn, server, ahead, infos, shapes, slots, publication)
 
@@ -198,7 +202,7 @@ def published(p: Patient) -> list[Finding]:
     """Whether the publications are there, or ours to make; and what they leave out."""
     name = p.publication or (p.slots[0].name if p.slots else "claimhouse")
     try:
-        statements = plan(p.conn, name, p.tables)
+        statements = plan(p.conn, name, p.tables, generated=p.server.version >= 180000)
     except NotReady as error:
         return [Finding("error", "publication", name, str(error), error.hint)]
     found = _narrowed(p, name)

@@ -54,13 +54,25 @@ def is_ours(publication: str) -> bool:
     return publication.startswith("claimhouse_")
 
 
-def ensure(conn: psycopg.Connection[Any], name: str, tables: Sequence[Table]) -> list[str]:
+def sends_generated(conn: psycopg.Connection[Any], name: str) -> bool:
+    """Whether rows of that publication come with their stored generated columns: PostgreSQL 18 can be asked to.
+
+    One of ours is asked to as soon as it is made or looked after (`ensure`); another's is taken as it is.
+    """
+    if conn.info.server_version < 180000:
+        return False
+    with explained("reading the publications"):
+        return is_ours(name) or _Publication.read(conn, name).generated
+
+
+def ensure(conn: psycopg.Connection[Any], name: str, tables: Sequence[Table], *, generated: bool = False) -> list[str]:
     """Publish the tables under `name`; the publications to stream from. Needs autocommit.
 
+    `generated`: with their stored generated columns, where the publication is ours (see `sends_generated`).
     In one transaction, which no row of the application waits for. Raises NotReady with the script where our role may
     not, SourceError, SourceGone.
     """
-    statements = plan(conn, name, tables)
+    statements = plan(conn, name, tables, generated=generated)
     try:
         with explained(f"publishing {len(tables)} tables"), conn.transaction():
             for statement in statements:
@@ -71,9 +83,9 @@ def ensure(conn: psycopg.Connection[Any], name: str, tables: Sequence[Table]) ->
     return [p for p in (name, append_name(name)) if _exists(conn, p)]
 
 
-def plan(conn: psycopg.Connection[Any], name: str, tables: Sequence[Table]) -> list[str]:
+def plan(conn: psycopg.Connection[Any], name: str, tables: Sequence[Table], *, generated: bool = False) -> list[str]:
     """The statements that `ensure` would run: none where all is as it must be."""
-    tables = list(describe_all(conn, [t.oid for t in tables]).values())
+    tables = list(describe_all(conn, [t.oid for t in tables], generated=generated).values())
     with explained("reading the publications"):
         full, append = _Publication.read(conn, name), _Publication.read(conn, append_name(name))
         tables_only = _without_partitions(conn, tables)
@@ -82,12 +94,14 @@ def plan(conn: psycopg.Connection[Any], name: str, tables: Sequence[Table]) -> l
     lost = [t for t in keyless if t.oid in full.direct]
     narrowed = [t for t in keyed if t.oid in full.narrowed] if is_ours(name) else []
     return [
-        *full.options(FULL_ACTIONS if keyed else "", tables_only),
-        *append.options(APPEND_ACTIONS, tables_only),
+        *full.options(FULL_ACTIONS if keyed else "", tables_only, generated),
+        *append.options(APPEND_ACTIONS, tables_only, generated),
         *full.without([*lost, *narrowed]),
         *append.without([t for t in keyed if t.oid in append.direct]),
-        *full.having(keyed, FULL_ACTIONS, wanted=True, anew=narrowed),
-        *append.having([t for t in keyless if t in lost or t.oid not in full.members], APPEND_ACTIONS, not full.exists),
+        *full.having(keyed, FULL_ACTIONS, True, generated, anew=narrowed),
+        *append.having(
+            [t for t in keyless if t in lost or t.oid not in full.members], APPEND_ACTIONS, not full.exists, generated
+        ),
     ]
 
 
@@ -111,37 +125,44 @@ class _Publication:
     direct: frozenset[int] = frozenset()
     members: frozenset[int] = frozenset()
     narrowed: frozenset[int] = frozenset()
+    generated: bool = False
 
     @classmethod
     def read(cls, conn: psycopg.Connection[Any], name: str) -> _Publication:
         row = conn.execute(_PUBLICATION, {"name": name}).fetchone()
         if row is None:
             return cls(name, False)
-        return cls(name, True, frozenset(row[0]), row[1], *map(frozenset, row[2:]))
+        return cls(name, True, frozenset(row[0]), row[1], *map(frozenset, row[2:5]), generated=row[5])
 
     def without(self, tables: Sequence[Table]) -> list[str]:
         return [f"ALTER PUBLICATION {quoted(self.name)} DROP TABLE {_list(tables)}"] if tables else []
 
-    def options(self, actions: str, tables_only: bool) -> list[str]:
+    def options(self, actions: str, tables_only: bool, generated: bool) -> list[str]:
         """What sets actions and the view of partitions as must be. Raises NotReady where that is not ours to do."""
         wrong = []
         if self.exists and not self.via_root and not tables_only:
             wrong.append(f"ALTER PUBLICATION {quoted(self.name)} SET (publish_via_partition_root = true)")
         if self.exists and set(filter(None, actions.split(", "))) - self.actions:
             wrong.append(f"ALTER PUBLICATION {quoted(self.name)} SET (publish = '{actions}')")
+        if self.exists and generated and not self.generated and is_ours(self.name):
+            wrong.append(f"ALTER PUBLICATION {quoted(self.name)} SET (publish_generated_columns = stored)")
         if wrong and not is_ours(self.name):
             script = "".join(f"{s};\n" for s in wrong)
             hint = f"if its other readers and tables allow, or else choose another publication:\n{script}"
             raise NotReady(f"publication {self.name} does not publish what a lake needs", hint=hint)
         return wrong
 
-    def having(self, tables: Sequence[Table], actions: str, wanted: bool, anew: Sequence[Table] = ()) -> list[str]:
+    def having(
+        self, tables: Sequence[Table], actions: str, wanted: bool, generated: bool, anew: Sequence[Table] = ()
+    ) -> list[str]:
         """What publishes the tables, those of `anew` again; it is made without any if it is `wanted` all the same."""
         if not self.exists:
             if not tables and not wanted:
                 return []
             these = f" FOR TABLE {_list(tables)}" if tables else ""
             options = f"publish = '{actions}', publish_via_partition_root = true"
+            if generated:
+                options += ", publish_generated_columns = stored"
             return [f"CREATE PUBLICATION {quoted(self.name)}{these} WITH ({options})"]
         new = [t for t in tables if t.oid not in self.members or t in anew]
         return [f"ALTER PUBLICATION {quoted(self.name)} ADD TABLE {_list(new)}"] if new else []
@@ -158,7 +179,8 @@ SELECT array_remove(ARRAY[CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.p
              WHERE t.pubname = p.pubname
              UNION SELECT r.prrelid::bigint FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid),
        ARRAY(SELECT r.prrelid::bigint FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid
-             AND coalesce(to_jsonb(r) ->> 'prqual', to_jsonb(r) ->> 'prattrs') IS NOT NULL)
+             AND coalesce(to_jsonb(r) ->> 'prqual', to_jsonb(r) ->> 'prattrs') IS NOT NULL),
+       coalesce(to_jsonb(p) ->> 'pubgencols' = 's', false)
 FROM pg_catalog.pg_publication p WHERE p.pubname = %(name)s
 """
 
