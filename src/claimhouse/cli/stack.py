@@ -138,16 +138,48 @@ def register(folder: FolderOption = _FOLDER) -> None:
 
 
 @app.command()
-def provision(folder: FolderOption = _FOLDER) -> None:
-    """Make the role that Debezium connects as, with the least rights it needs.
+def provision(
+    folder: FolderOption = _FOLDER,
+    metabase: Annotated[
+        str | None, typer.Option("--metabase", metavar="URL", help="Also set this Metabase up: dashboards over Trino.")
+    ] = None,
+    trino: Annotated[
+        str | None, typer.Option("--trino", metavar="HOST:PORT", help="Trino as Metabase's own host reaches it.")
+    ] = None,
+) -> None:
+    """Make the role that Debezium connects as; with --metabase also admin, database, questions and dashboards there.
+
+    May be run again: what is as it should be is left alone, what differs is put right.
 
     \b
     Examples:
       claimhouse stack provision
+      claimhouse stack provision --metabase http://127.0.0.1:3000
     """
     stack = _open(folder)
     stack.provision()
     say(f"role {stack.topology.role} may replicate and read the tables, nothing else")
+    if metabase is not None:
+        _dashboards(stack, metabase, trino)
+
+
+def _dashboards(stack: Stack, url: str, at: str | None) -> None:
+    from claimhouse.distributed import metabase
+    from claimhouse.errors import UsageError
+
+    host, _, port = (at or stack.topology.at["trino"]).rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError("--trino is HOST:PORT, as trino:8080")
+    done = metabase.provision(
+        url,
+        metabase.Trino(host, int(port), stack.topology.catalog),
+        metabase.admin_password(stack.secrets),
+        source=stack.topology.source,
+        say=say,
+    )
+    for name, address in done.dashboards.items():
+        print(f"{name}\t{address}")
+    say(f"log in as {metabase.EMAIL}; the password is `metabase` in {stack.folder / 'secrets.json'}")
 
 
 @app.command()
