@@ -8,6 +8,7 @@ ROUNDS ?=
 LOCK ?= --upgrade
 SEED ?=
 PYTEST ?=
+EMBEDDED := not stack and not browser and not compose
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for what in "sys, venv, ensurepip" sys; do for p in python3 python3.11 python3.12 python3.13 python3.14; do \
@@ -24,7 +25,7 @@ demo: $(VENV)/.run ## a PostgreSQL with a claims book, captured live; DURATION=3
 	@$(BIN)/claimhouse demo --rate $(RATE) $(if $(DURATION),--duration $(DURATION)s)
 
 test: $(VENV)/.dev ## all embedded tests, 20 rounds of the model among them
-	@$(BIN)/python -m pytest -m "not stack and not browser" $(PYTEST)
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "$(EMBEDDED)" $(PYTEST)
 
 model: $(VENV)/.dev ## the model-based test for MINUTES=8, or ROUNDS=n, from SEED=n
 	@$(BIN)/python tests/soak.py --minutes $(MINUTES) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
@@ -48,7 +49,8 @@ docs: $(VENV)/.dev ## write docs/reference from the code
 	@$(BIN)/python docs/reference/generate.py
 
 lock: $(VENV)/.dev ## pin all requirements anew
-	@$(BIN)/python -m pip --quiet install uv && for set in run "dev --group dev" "stack --group dev --extra stack"; do \
+	@$(BIN)/python -m pip --quiet install uv && for set in run "dev --group dev" "stack --group dev --extra stack" \
+	"notebooks --group dev --extra notebooks -c requirements/dev.txt"; do \
 	set -- $$set; name=$$1; shift; $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --extra demo --extra console --group build "$$@" $(LOCK) pyproject.toml \
 	-o requirements/$$name.txt || exit 1; done

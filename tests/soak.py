@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 def batch(seed: int, rounds: int) -> tuple[int, bool]:
     """(rounds that passed, whether all did)."""
     environment = {**os.environ, "CLAIMHOUSE_MODEL_SEED": str(seed), "CLAIMHOUSE_MODEL_ROUNDS": str(rounds)}
-    command = [sys.executable, "-m", "pytest", "-m", "model", "tests/model"]
+    command = [sys.executable, "-m", "pytest", "-n", "auto", "-m", "model", "tests/model"]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -30,8 +30,8 @@ class Parsed:
 
 @pytest.fixture
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    def parse(raw: Events, batch: int) -> Parsed:
-        return Parsed(pa.Table.from_pylist([{**e, "era": batch // ERA, "batch": batch} for e in raw], TAIL))
+    def parse(raw: Events) -> Parsed:
+        return Parsed(pa.Table.from_pylist(raw, TAIL).drop_columns(["era", "batch"]))
 
     monkeypatch.setattr(streaming, "parse", parse)
     return create(tmp_path / "lake")

@@ -33,7 +33,7 @@ def state(identity: Literal["key", "full", "none"] = "key", exact_from: int | No
 def behind(changes: int | None = 3, current: int | None = None) -> Behind:
     record = TableRecord(changes=changes, current=current, current_lsn=77)
     names = {"_op", "_end_lsn", "id", "note", "at", "_old_id"}
-    return Behind("claimhouse", "main", record, names, names, 99, 4, "__unchanged", lambda c: c.type_oid)
+    return Behind("claimhouse", "main", record, names, names, 12, 99, 70, "__unchanged", lambda c: c.type_oid)
 
 
 @pytest.mark.parametrize("identity", ["key", "full", "none"])
@@ -47,11 +47,12 @@ def test_every_kind_of_table_gets_a_statement_that_parses(
     assert shown == [*(c.physical for c in COLUMNS), "_end_lsn", "_committed_at", "_missing"]
 
 
-def test_versions_are_pinned_and_the_tail_is_read_beyond_the_flush() -> None:
+def test_what_the_flush_holds_is_pinned_and_the_tail_is_read_beyond_the_flush() -> None:
     sql = view_sql(state(), behind(3, 5)) or ""
-    assert '"main__public__log"."claim" FOR VERSION AS OF 3' in sql
+    assert '"main__public__log"."claim" WHERE _cut <= 12' in sql
     assert '"main__public__current"."claim" FOR VERSION AS OF 5' in sql
-    assert "end_lsn > 99" in sql and "era >= 4" in sql
+    assert "end_lsn > 99" in sql and "era >= 4 AND batch >= 70" in sql
+    assert sql.count("'row'") == 2, "the tail's rows are read once"
     assert "_end_lsn > 77" in sql, "the log counts above the position of current"
 
 

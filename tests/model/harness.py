@@ -147,7 +147,7 @@ class Round:
 
     def _run_once(self, spill: int) -> None:
         with self._process(True, "", spill) as process:
-            process.join(90)
+            process.join(240)
             if process.exitcode != 0:
                 raise AssertionError(f"--once ended with {process.exitcode}: {self._log()}")
 

@@ -108,6 +108,8 @@ class Application:
             for i in range(self.random.randint(1, 5))
         ]
         body = [sql.SQL("{} {}").format(sql.Identifier(c), sql.SQL(t)) for c, t in columns]
+        if self.random.random() < 0.2 and self.ddl.info.server_version >= 180000:
+            body.append(sql.SQL("twice bigint GENERATED ALWAYS AS (part::bigint * 2) STORED"))
         if identity == "key":
             body.append(sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(map(sql.Identifier, key))))
         table = ModelTable(schema, name, columns, key, identity)
@@ -124,7 +126,13 @@ class Application:
         """A DDL: most often a new column, sometimes one that goes, gets another name or another type."""
         table = self.random.choice(self.tables)
         plain = [(c, t) for c, t in table.columns if c not in (*table.key, "big", "id", "part")]
-        act = self.random.choices(["add", "drop", "rename", "retype"], [6, 2, 2, 1])[0]
+        act = self.random.choices(["add", "drop", "rename", "retype", "table", "meddle"], [6, 2, 2, 1, 2, 1])[0]
+        if act == "table":
+            self._tables_come_and_go(table)
+            return
+        if act == "meddle":
+            self._unpublish(table)
+            return
         if act == "add" or not plain or table.identity != "key":
             self._add_column(table)
             return
@@ -156,10 +164,45 @@ class Application:
             value = self._value(kind)
             if value is not None:
                 default = sql.SQL(" DEFAULT {}").format(sql.Literal(value))
+        if kind == "float8" and self.random.random() < 0.5:  # old rows get values that no event tells
+            default = sql.SQL(" DEFAULT random()")
         change = sql.SQL("ADD COLUMN {} {}{}").format(sql.Identifier(name), sql.SQL(kind), default)
         if self._ddl(table, change):
             table.columns.append((name, kind))
             self.keep()
+
+    def _tables_come_and_go(self, table: ModelTable) -> None:
+        """A new table, one that is written anew, or one that is dropped, after which its name is free for another."""
+        chance = self.random.random()
+        try:
+            self.ddl.execute("SET lock_timeout = '200ms'")
+            if chance < 0.3 and len(self.tables) > 1:
+                self.ddl.execute(sql.SQL("DROP TABLE {}").format(table.sql))
+                self.tables.remove(table)
+            elif chance < 0.5:
+                self.ddl.execute(sql.SQL("VACUUM FULL {}").format(table.sql))
+            else:
+                before = len(self.tables)
+                self.create_table()
+                if len(self.tables) > before:
+                    with self.ddl.transaction():
+                        self._insert(self.ddl, self.tables[-1], self.random.randint(0, 20))
+        except psycopg.errors.LockNotAvailable:
+            return
+        self.keep()
+
+    def _unpublish(self, table: ModelTable) -> None:
+        """Somebody takes a table out of the publication that we read."""
+        for (name,) in self.ddl.execute(
+            "SELECT pubname FROM pg_publication_tables WHERE pubname LIKE 'claimhouse%%' AND (schemaname, tablename)"
+            " = (%s, %s)",
+            [table.schema, table.name],
+        ).fetchall():
+            try:
+                self.ddl.execute("SET lock_timeout = '200ms'")
+                self.ddl.execute(sql.SQL("ALTER PUBLICATION {} DROP TABLE {}").format(sql.Identifier(name), table.sql))
+            except psycopg.errors.LockNotAvailable:
+                return
 
     def _ddl(self, table: ModelTable, change: sql.Composable) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -39,6 +40,18 @@ def equal(stack: Stack, source: psycopg.Connection[Any], within: float = 180) ->
         return True
 
     until(same, within=within)
+
+
+def flushed(stack: Stack, source: psycopg.Connection[Any], within: float = 240) -> None:
+    """What is committed by now is in the lake, not only in its tail."""
+    row = source.execute("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint").fetchone()
+    assert row is not None
+    source.execute("INSERT INTO log VALUES ('flushed', 1)")  # an idle source gives nothing to flush
+
+    def reached() -> bool:
+        return json.loads((stack.folder / "run" / "job.json").read_text())["flush"]["end_lsn"] >= row[0]
+
+    until(reached, within=within)
 
 
 def test_rows_older_than_the_stack_are_copied(stack: Stack, source: psycopg.Connection[Any]) -> None:
@@ -149,6 +162,7 @@ def test_spark_reads_the_flushed_rows_by_temporary_views(stack: Stack, source: p
     from claimhouse.distributed.topology import s3_options
     from claimhouse.spark import register
 
+    flushed(stack, source)
     spark = spark_session(stack.topology, stack.secrets, stack.folder / "notebook")
     try:
 
@@ -164,7 +178,7 @@ def test_spark_reads_the_flushed_rows_by_temporary_views(stack: Stack, source: p
             )
             return True
 
-        until(same, within=240, every=2)
+        until(same, within=480, every=2)
     finally:
         spark.stop()
 
