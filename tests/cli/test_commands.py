@@ -283,3 +283,13 @@ def test_a_role_that_may_not_publish_gets_the_script_and_exit_2(postgres: Any, s
     assert shell("run", "--once", "--source", postgres.role(), "--lake", "lake") == 2
     assert "CREATE PUBLICATION" in shell.err
     assert postgres.execute("SELECT count(*) FROM pg_replication_slots WHERE database = current_database()") == [(0,)]
+
+
+def test_a_run_once_that_had_to_stop_a_table_exits_1_and_names_it(postgres: Any, shell: Shell) -> None:
+    postgres.execute("CREATE TABLE claim (id int PRIMARY KEY, x int); CREATE TABLE good (id int PRIMARY KEY)")
+    asked = ("run", "--source", postgres.dsn, "--lake", "lake", "--once")
+    assert shell(*asked) == 0
+    postgres.execute('ALTER TABLE claim ADD COLUMN "X" int; INSERT INTO claim VALUES (1); INSERT INTO good VALUES (1)')
+    assert shell(*asked) == 1
+    assert "public.claim" in shell.err and "differ only by case" in shell.err
+    assert shell.json("query", "SELECT id FROM good", "--lake", "lake") == [{"id": 1}]

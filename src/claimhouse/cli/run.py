@@ -52,6 +52,7 @@ def run(
     """Capture every committed change of the source into the lake, until stopped.
 
     Without --source, all sources of the settings are captured side by side. Ctrl-C or SIGTERM drains and exits 0.
+    With --once a table that had to be stopped is a finding: exit 1.
 
     \b
     Examples:
@@ -75,6 +76,8 @@ def run(
     _report(outcome, settings, as_json=as_json, once=once)
     if outcome.failures:
         raise typer.Exit(2)
+    if once and any(summary.errored for summary in outcome.summaries.values()):
+        raise typer.Exit(1)
 
 
 def capture_of(settings: Settings, name: str, source: Source, *, once: bool, tell: Tell) -> Capture:
