@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from claimhouse.distributed.events import ERA
+from claimhouse.change import old_name
 from claimhouse.distributed.tail import tail_events_key
 from claimhouse.distributed.trino import Trino, TrinoError
 from claimhouse.distributed.views import Behind, schema_name, view_sql
@@ -34,6 +34,7 @@ class Catalog:
     wire: Callable[[Column], int]
     _known: dict[str, str] = field(default_factory=dict)  # what was made -> its definition
     _shown: dict[str, str] = field(default_factory=dict)  # view -> what it was made from
+    _log_columns: dict[str, frozenset[str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def publish(self, record: FlushRecord, registry: Registry, floor: int) -> list[str]:
@@ -64,24 +65,26 @@ class Catalog:
     def _view(self, state: TableState, record: FlushRecord, floor: int) -> bool:
         schema, _, table = state.folder.partition("/")
         entry = record.table(state.folder)
-        logged = self._columns(changes_key(self.source, state.folder), entry.changes)
-        folded = self._columns(current_key(self.source, state.folder), entry.current)
-        if logged is not None:
-            self._table(self._database(schema, "log"), table, changes_key(self.source, state.folder))
-        if folded is not None:
-            self._table(self._database(schema, "current"), table, current_key(self.source, state.folder))
         label = f"{self._database(schema)}.{_q(table)}"
-        shown = repr((entry, sorted(logged or ()), sorted(folded or ()), state.table, state.copies, state.status))
+        shown = repr((entry, state.table, state.copies, state.status))
         if self._shown.get(label) == shown and label in self._known:
             return False  # the view of an older flush shows the same: nothing of this table moved since
+        log, current = changes_key(self.source, state.folder), current_key(self.source, state.folder)
+        logged = self._logged(log, entry.changes, state)
+        folded = self._columns(current, entry.current)
+        if logged is not None:
+            self._table(self._database(schema, "log"), table, log)
+        if folded is not None:
+            self._table(self._database(schema, "current"), table, current)
         behind = Behind(
             self.name,
             self.source,
             entry,
             logged or (),
             folded or (),
+            record.cut,
             record.end_lsn,
-            floor // ERA,
+            floor,
             self.placeholder,
             self.wire,
         )
@@ -91,6 +94,17 @@ class Catalog:
         self._make(label, "CREATE OR REPLACE VIEW {} AS " + sql)
         self._shown[label] = shown
         return True
+
+    def _logged(self, key: str, version: int | None, state: TableState) -> frozenset[str] | None:
+        """The log's columns. It only gains some, so what is known will do where it has all that the shape has."""
+        columns = state.table.columns
+        own = [c for c in columns if c.key or state.table.identity == "full"]
+        known = self._log_columns.get(key)
+        if known is None or not known >= {*(c.physical for c in columns), *(old_name(c.physical) for c in own)}:
+            known = self._columns(key, version)
+        if known is not None:
+            self._log_columns[key] = known
+        return known
 
     def _columns(self, key: str, version: int | None) -> frozenset[str] | None:
         table = delta.open_table(self.lake, key, version) if version is not None else None

@@ -156,8 +156,6 @@ def trino(topology: Topology, data: Path, plugins: Path, *, bind: str = "127.0.0
                 ),
                 "delta.register-table-procedure.enabled": True,
                 "delta.enable-non-concurrent-writes": False,
-                "delta.metadata.cache-ttl": "0s",
-                "delta.metadata.live-files.cache-ttl": "0s",
             }
         ),
     }

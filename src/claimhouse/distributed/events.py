@@ -51,8 +51,11 @@ _ENVELOPE = (
 )
 
 
-def parse(raw: DataFrame, batch: int) -> DataFrame:
-    """Kafka records (with headers) → rows of the tail, `row` and `end` only. Unreadable records become `dead`."""
+def parse(raw: DataFrame) -> DataFrame:
+    """Kafka records (with headers) → rows of the tail, `row` and `end` only. Unreadable records become `dead`.
+
+    Without `era` and `batch`: a number that differs from batch to batch would have Spark compile each batch anew.
+    """
     from pyspark.sql import functions as f
 
     text = raw.value.cast("string")
@@ -71,8 +74,6 @@ def parse(raw: DataFrame, batch: int) -> DataFrame:
     )
     head = f.split(f.when(event, f.col("e.transaction.id")).otherwise(f.col("e.id")), ":")
     return read.select(
-        f.lit(batch // ERA).cast("int").alias("era"),
-        f.lit(batch).cast("bigint").alias("batch"),
         kind.alias("kind"),
         "topic",
         "part",
@@ -91,6 +92,14 @@ def parse(raw: DataFrame, batch: int) -> DataFrame:
         f.when(end, f.col("e.event_count")).alias("events"),
         f.when(f.col("e.op") == "m", f.concat_ws(" ", "e.message.prefix", "e.message.content")).alias("note"),
     ).where("kind <> 'begin' AND (kind <> 'row' OR xid IS NOT NULL)")
+
+
+def placed(events: pa.Table, batch: int) -> pa.Table:
+    """The rows of a batch as the tail has them."""
+    place = {"era": pa.scalar(batch // ERA, pa.int32()), "batch": pa.scalar(batch, pa.int64())}
+    for at, (name, value) in enumerate(place.items()):
+        events = events.add_column(at, name, pa.repeat(value, events.num_rows))
+    return events.select(TAIL.names).cast(TAIL)
 
 
 def _header(name: str) -> Column:

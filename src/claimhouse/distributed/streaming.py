@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable, Schema
 
 from claimhouse.distributed.cuts import Cuts, End
-from claimhouse.distributed.events import ERA, TAIL, parse
+from claimhouse.distributed.events import ERA, TAIL, parse, placed
 from claimhouse.distributed.tail import tail_events_key
 from claimhouse.errors import LakeError
 from claimhouse.lake import delta
@@ -75,7 +75,9 @@ class Streaming:
     offsets: dict[str, Any] = field(default_factory=dict)  # "topic/partition" -> last offset that the tail holds
     progress: Progress = field(default_factory=Progress)
     first: dict[int, int] = field(default_factory=dict)  # transaction -> the batch that brought its first row
+    truncated: dict[int, set[tuple[str, str]]] = field(default_factory=dict)  # open transaction -> tables it emptied
     fresh: bool = True  # nothing appended by this process yet: what Kafka gives may be a repeat
+    _table: DeltaTable | None = None  # kept from append to append, opened anew behind each checkpoint
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -123,6 +125,7 @@ class Streaming:
             self.first[row["xid"]] = row["batch_min"]
             if row["xid"] not in self.cuts.done:
                 self.cuts.rows([(row["xid"], row["xid_count"])])
+        self._note_truncates(held.to_table(_TRUNCATED, filter=begun & (pc.field("op") == "t")))
         ends = sorted((w for w in words if w["kind"] == "end"), key=lambda w: w["end_lsn"])
         self.cuts.ended(End(w["xid"], w["end_lsn"], w["events"], w["at"]) for w in ends)
 
@@ -152,7 +155,7 @@ class Streaming:
         """One micro-batch: rows, ENDs, commits and offsets as one commit of the tail table."""
         began = time.time()
         batch = self.progress.batch + 1
-        events = self._unseen(parse(raw, batch).toArrow().select(TAIL.names).cast(TAIL))
+        events = self._unseen(placed(parse(raw).toArrow(), batch))
         if not events.num_rows:
             return
         again = self.cuts.replayed(events.column("xid").unique().to_pylist())
@@ -161,15 +164,19 @@ class Streaming:
         made = self._count(events)
         appending = time.time()
         with self._one_at_a_time:
-            delta.append(
+            before = self._table or delta.open_table(self.lake, self.key)
+            opened = before.version() if before is not None else 0
+            made_table = delta.append(
                 self.lake,
                 self.key,
                 pa.concat_tables([events, self._words(batch, made)]),
                 self.lake.app_id(self.source, "tail_events"),
                 batch,
                 stats=STATS,
-                table=delta.open_table(self.lake, self.key),
+                table=before,
             )
+            behind = made_table.version() // delta.CHECKPOINT_EVERY > opened // delta.CHECKPOINT_EVERY
+            self._table = None if behind else made_table
         self.fresh = False
         self.fenced()
         self._tell(batch, events, made, began, appending)
@@ -192,15 +199,26 @@ class Streaming:
         self.cuts.rows(counts.items())
         for xid in counts:
             self.first.setdefault(xid, self.progress.batch + 1)
+        self._note_truncates(events.filter(pc.equal(events.column("op"), "t")).select(_TRUNCATED))
         ends = sorted(np.flatnonzero(kinds == "end"), key=lambda i: columns["offset"][i])
         self.cuts.ended(End(xids[i], columns["end_lsn"][i], columns["events"][i], columns["at"][i]) for i in ends)
         return self.cuts.cut()
+
+    def _note_truncates(self, rows: pa.Table) -> None:
+        for row in rows.to_pylist():
+            if row["xid"] not in self.cuts.done:
+                self.truncated.setdefault(row["xid"], set()).add((row["schema"], row["name"]))
 
     def _words(self, batch: int, made: list[End]) -> pa.Table:
         """The batch's own rows: what is complete now, and how far each topic was read."""
         place = {"era": batch // ERA, "batch": batch}
         rows: list[dict[str, Any]] = [
             {**place, "kind": "commit", "xid": e.xid, "at": e.at, "end_lsn": e.end_lsn, "events": e.count} for e in made
+        ]
+        rows += [
+            {**place, "kind": "truncate", "schema": schema, "name": name, "xid": e.xid, "end_lsn": e.end_lsn}
+            for e in made
+            for schema, name in sorted(self.truncated.pop(e.xid, ()))
         ]
         rows.append({**place, "kind": "mark", "end_lsn": self.cuts.end_lsn, "note": json.dumps(self.offsets)})
         return pa.Table.from_pylist(rows, TAIL)
@@ -226,7 +244,7 @@ class Streaming:
         """Remove whole partitions that hold nothing beyond that position; their transactions are forgotten."""
         era = self.floor(upto) // ERA
         with self._one_at_a_time:
-            table = delta.open_table(self.lake, self.key)
+            self._table, table = None, delta.open_table(self.lake, self.key)
             if table is None or not any(int(p["era"]) < era for p in table.partitions()):
                 return
             table.delete(f"era < {era}")
@@ -237,6 +255,7 @@ class Streaming:
         table.vacuum(retention_hours=1, dry_run=False, enforce_retention_duration=False)
 
 
+_TRUNCATED = ["xid", "schema", "name"]
 _COUNTED = ("kind", "topic", "part", "offset", "xid", "end_lsn", "events", "at")
 
 

@@ -1,9 +1,9 @@
-"""A table's present state for Trino, as one view: pinned Delta versions of one flush, and the tail laid over them.
+"""A table's present state for Trino, as one view: what one flush holds, and the tail laid over it.
 
-The view reads `current` and `changes` at the versions that one flush record names, and from the tail table every
-transaction beyond it that a cut holds. The tail is read at its newest version, once for all tables of a query, so a
-query over several views sees one cut of all of them. Views of an older flush stay right as long as the tail still holds
-what came after it: both give the state at the newest cut.
+The view reads `current` at the version that one flush record names, `changes` up to its cut, and from the tail table
+every transaction beyond it that a cut holds. The tail is read at its newest version, once for all tables of a query, so
+a query over several views sees one cut of all of them. Views of an older flush stay right as long as the tail still
+holds what came after it: both give the state at the newest cut.
 
 Values of the tail are Debezium's text; they are read here as `values` reads them, for the types that SQL can bring
 back. Of the rest (SHOWN_LATER) a row shows nothing until it is flushed, and says so in `_missing`.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from claimhouse.change import old_name
+from claimhouse.distributed.events import ERA
 from claimhouse.distributed.values import HEX
 from claimhouse.lake.flushes import TableRecord
 from claimhouse.lake.registry import TableState
@@ -65,8 +66,9 @@ class Behind:
     record: TableRecord
     logged: Collection[str]
     folded: Collection[str]
+    cut: int  # of the flush: the log counts up to it
     end_lsn: int  # of the flush: the tail counts above it
-    era: int  # partitions of the tail below it are not needed
+    batch: int  # what the tail holds below it is not needed
     placeholder: str
     wire: Callable[[Column], int]
 
@@ -171,9 +173,9 @@ class _Writer:
         values = ", ".join(f"{self._filled(c, have)} AS {_q(c.physical)}" for c in self.table.columns)
         meta = "_end_lsn, _committed_at, _missing"
         if folded:
-            return f"SELECT {values}, {meta} FROM {self._at('current', record.current)}"
-        log = self._at("log", record.changes)
-        rows = f"SELECT {values}, {meta}, _cut, _seq FROM {log} WHERE _op = 'r' AND _copy = {copy}"
+            return f"SELECT {values}, {meta} FROM {self._behind('current')} FOR VERSION AS OF {record.current}"
+        log = self._log()
+        rows = f"SELECT {values}, {meta}, _cut, _seq FROM {log} AND _op = 'r' AND _copy = {copy}"
         names = ", ".join(_q(c.physical) for c in self.table.columns)
         if not first:
             return f"SELECT {names}, {meta} FROM ({rows})"
@@ -201,30 +203,36 @@ class _Writer:
         )
         missing = f"nullif(concat_ws(',', {lacking}, NULL), '')" if lacking else "CAST(NULL AS varchar)"
         image = "CASE WHEN op = 'd' THEN before ELSE after END"
-        log = f"{self._at('log', record.changes)} WHERE _end_lsn > {above}"
-        events = (
-            f"{t} r JOIN (SELECT xid, end_lsn FROM {t} WHERE era >= {behind.era} AND kind = 'commit'"
-            f" AND end_lsn > {behind.end_lsn}) c ON c.xid = r.xid WHERE r.era >= {behind.era} AND r.kind = 'row'"
-            f" AND r.schema = {_l(self.state.schema)} AND r.name = {_l(self.state.name)}"
-        )
+        log = f"{self._log()} AND _end_lsn > {above}"
+        mine = f"schema = {_l(self.state.schema)} AND name = {_l(self.state.name)}"
+        unflushed = f"{t} WHERE era >= {behind.batch // ERA} AND batch >= {behind.batch}"
         return (
-            f"imaged AS (SELECT op, end_lsn AS _end_lsn, seq AS _seq, before, after, old, {image} AS v,"
-            f" from_unixtime(CAST(at / 1000 AS double) / 1e3, 'UTC') AS _committed_at FROM (SELECT r.op, c.end_lsn,"
-            f" r.seq, r.before, r.after, r.old, r.at FROM {events} AND r.op IN ('c', 'u', 'd', 't'))),\n"
+            # One pass over the tail: a row takes its position from the commit of its transaction, in whatever batch.
+            f"tailed AS (SELECT *, max(IF(kind = 'commit', end_lsn)) OVER (PARTITION BY xid) AS _end_lsn FROM ("
+            f"SELECT kind, op, xid, seq, before, after, old, at, end_lsn FROM {unflushed} AND"
+            f" (kind = 'commit' AND end_lsn > {behind.end_lsn}"
+            f" OR kind = 'row' AND {mine} AND op IN ('c', 'u', 'd', 't')))),\n"
+            f"imaged AS (SELECT op, _end_lsn, seq AS _seq, before, after, old, {image} AS v,"
+            f" from_unixtime(CAST(at / 1000 AS double) / 1e3, 'UTC') AS _committed_at FROM tailed"
+            f" WHERE kind = 'row' AND _end_lsn IS NOT NULL),\n"
             f"stream AS (SELECT _op, _end_lsn, _committed_at, _missing, {pos}, {', '.join(logged)}"
             f" FROM {log} AND _op <> 'r'\n"
             f"UNION ALL SELECT op, _end_lsn, _committed_at, {missing}, {pos}, {', '.join(tail)} FROM imaged),\n"
-            f"cleared AS (SELECT 1 FROM {log} AND _op = 't' UNION ALL SELECT 1 FROM {events} AND r.op = 't'),\n"
+            f"cleared AS (SELECT 1 FROM {log} AND _op = 't' UNION ALL SELECT 1 FROM {unflushed}"
+            f" AND kind = 'truncate' AND {mine} AND end_lsn > {behind.end_lsn}),\n"
             f"kept AS (SELECT * FROM (SELECT *, max(IF(_op = 't', _pos)) OVER () AS _cleared FROM stream)"
             f" WHERE _op <> 't' AND _pos > coalesce(_cleared, decimal '-1'))"
         )
 
-    def _at(self, part: str, version: int | None) -> str:
-        if version is None:
-            return _EMPTY
-        name = schema_name(self.behind.source, self.table.folder.partition("/")[0], part)
-        table = self.table.folder.partition("/")[2]
-        return f"{_q(self.behind.catalog)}.{_q(name)}.{_q(table)} FOR VERSION AS OF {version}"
+    def _log(self) -> str:
+        """The log up to the flush, by its cuts: Trino keeps the newest version's files in mind, a named one's not."""
+        if self.behind.record.changes is None:
+            return f"{_EMPTY} WHERE _cut IS NULL"
+        return f"{self._behind('log')} WHERE _cut <= {self.behind.cut}"
+
+    def _behind(self, part: str) -> str:
+        schema, _, table = self.table.folder.partition("/")
+        return f"{_q(self.behind.catalog)}.{_q(schema_name(self.behind.source, schema, part))}.{_q(table)}"
 
     # --- values
 
