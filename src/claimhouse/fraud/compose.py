@@ -1,7 +1,8 @@
 """Puts a rule and the parts that it reads into one query, for one engine.
 
 In the mirror (mirror.py) a model's inputs are views, and a rule is one SELECT over them. For other engines the inputs
-come along as CTEs, so that the same text can be run or shown anywhere.
+come along as CTEs, so that the same text can be run or shown anywhere; all CTEs stand on one level, because SQLGlot
+flattens nested ones for Spark, where equal names then meet.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from claimhouse.errors import UsageError
 from claimhouse.fraud.inputs import INPUTS, MADE
 from claimhouse.fraud.rule import Rule, all_files, part
 from claimhouse.marts import lint
+from claimhouse.marts.compose import hoist, unordered, with_ctes
 from claimhouse.marts.compose import render as _render
 from claimhouse.marts.model import Model
 
@@ -45,37 +47,54 @@ def tables(rule: Rule, model: Model) -> frozenset[str]:
     return frozenset(table for name in needs(rule) for table in model.tables(name))
 
 
-def _parts(rule: Rule, into: dict[str, str]) -> dict[str, str]:
-    for name in rule.inputs:
-        if name in all_files() and name not in into:
-            _parts(part(name), into)
-            into[name] = part(name).sql
-    return into
+SUBJECT = "SELECT c.claim_id FROM claim_input AS c"
+NO_COMPONENTS = "SELECT c.claim_id, 0 AS component FROM claim_input AS c WHERE 1 = 0"
 
 
-def text(rule: Rule, model: Model | None = None) -> str:
-    """The whole query in DuckDB's dialect, parameters as `$name`; with `model` its inputs are part of it."""
-    ctes: dict[str, str] = {}
-    for name in needs(rule) if model is not None else ():
-        ctes[name] = model.inputs[name].sql("duckdb")  # type: ignore[union-attr]
-    _parts(rule, ctes)
-    body = rule.sql
-    if rule.then:
-        _parts(part(rule.then), ctes)
-        ctes["member"], body = body, part(rule.then).sql
-    if not ctes:
-        return body
-    return f"WITH {', '.join(f'{n} AS ({sql})' for n, sql in ctes.items())} SELECT * FROM ({body}) AS found"
+def query(rule: Rule, model: Model | None = None, components: str = NO_COMPONENTS) -> exp.Query:
+    """The whole query in DuckDB's dialect, parameters as `$name`, its CTEs all on one level under names of their own.
+
+    With `model` its inputs are part of it, and every claim is scored; `components` is then SQL of `component_input`
+    (graph.py finds them, SQL cannot).
+    """
+    ctes: dict[str, exp.Query] = {}
+
+    def add(name: str, sql: str) -> None:
+        ctes[name] = unordered(hoist(name, lint.read(name, sql), ctes))
+
+    def parts(of: Rule) -> None:
+        for name in of.inputs:
+            if name in all_files() and name not in ctes:
+                parts(part(name))
+                add(name, part(name).sql)
+
+    if model is not None:
+        for name in needs(rule):
+            add(name, model.inputs[name].sql("duckdb"))
+        add("claim_input", model.inputs["claim_input"].sql("duckdb"))
+        add("subject", SUBJECT)
+        add("component_input", components)
+    parts(rule)
+    if not rule.then:
+        return with_ctes(ctes, hoist(rule.name, lint.read(rule.name, rule.sql), ctes))
+    parts(part(rule.then))
+    add("member", rule.sql)
+    return with_ctes(ctes, hoist(rule.then, lint.read(rule.then, part(rule.then).sql), ctes))
 
 
-def render(rule: Rule, engine: str = "duckdb", model: Model | None = None, pretty: bool = False) -> str:
+def render(
+    rule: Rule,
+    engine: str = "duckdb",
+    model: Model | None = None,
+    pretty: bool = False,
+    components: str = NO_COMPONENTS,
+) -> str:
     """A rule's SQL for an engine, with its parameters' values in it. Raises UsageError."""
-    return of_text(text(rule, model), rule.values, f"{rule.name}.sql", engine, pretty)
+    return _render(query(rule, model, components), engine, values=rule.values, pretty=pretty).sql
 
 
 def of_text(
     sql: str, values: Mapping[str, Any], name: str = "part", engine: str = "duckdb", pretty: bool = False
 ) -> str:
     """SQL text for an engine, its parameters replaced by these values. Raises UsageError."""
-    query: exp.Query = lint.read(name, sql)
-    return _render(query, engine, values=values, pretty=pretty).sql
+    return _render(lint.read(name, sql), engine, values=values, pretty=pretty).sql

@@ -89,7 +89,7 @@ def compose(
         elif name in INPUTS:
             ctes[name] = _chosen(name, hoisted(name, _input(model, name, tables)), claims)
         else:
-            ctes[name] = _unordered(finished(all_files()[name]))
+            ctes[name] = unordered(finished(all_files()[name]))
 
     def finished(item: Figure) -> exp.Query:
         for needed in item.inputs:
@@ -105,19 +105,23 @@ def compose(
         return hoisted(f"{item.name}__{item.then}", part)
 
     def hoisted(name: str, query: exp.Query) -> exp.Query:
-        """The query without its own CTEs: they go to the top under names of their own."""
-        clause = query.args.get("with_")
-        if clause is None:
-            return query
-        query.set("with_", None)
-        names = {cte.alias: f"{name}__{cte.alias}" for cte in clause.expressions}
-        _refer(query, names)
-        for cte in clause.expressions:
-            _refer(cte.this, names)
-            ctes[names[cte.alias]] = cte.this
-        return query
+        return hoist(name, query, ctes)
 
-    return _with(ctes, finished(figure))
+    return with_ctes(ctes, finished(figure))
+
+
+def hoist(name: str, query: exp.Query, ctes: dict[str, exp.Query]) -> exp.Query:
+    """The query without its own CTEs: they go into `ctes` under names of their own."""
+    clause = query.args.get("with_")
+    if clause is None:
+        return query
+    query.set("with_", None)
+    names = {cte.alias: f"{name}__{cte.alias}" for cte in clause.expressions}
+    _refer(query, names)
+    for cte in clause.expressions:
+        _refer(cte.this, names)
+        ctes[names[cte.alias]] = cte.this
+    return query
 
 
 def _refer(query: exp.Expr, names: Mapping[str, str]) -> None:
@@ -159,12 +163,13 @@ def _rename(table: exp.Table, tables: Callable[[exp.Table], exp.Table]) -> None:
     table.replace(named)
 
 
-def _unordered(query: exp.Query) -> exp.Query:
+def unordered(query: exp.Query) -> exp.Query:
+    """The query without its ORDER BY."""
     query.set("order", None)
     return query
 
 
-def _with(ctes: Mapping[str, exp.Query], query: exp.Query) -> exp.Query:
+def with_ctes(ctes: Mapping[str, exp.Query], query: exp.Query) -> exp.Query:
     """The query with these CTEs."""
     if ctes:
         listed = [exp.CTE(this=body, alias=exp.TableAlias(this=exp.to_identifier(name))) for name, body in ctes.items()]
