@@ -123,6 +123,7 @@ def trino(topology: Topology, data: Path, plugins: Path, *, bind: str = "127.0.0
                 "discovery.uri": topology.url("trino"),
                 "plugin.dir": plugins,
                 "query.max-memory-per-node": "256MB",
+                "query.max-stage-count": 1000,  # a figure reads a dozen views, some of them more than once
                 "memory.heap-headroom-per-node": "128MB",
                 "catalog.management": "static",
                 "task.concurrency": 2,
