@@ -1,0 +1,242 @@
+"""One lake, three engines: every figure and every rule gives on Spark and on Trino what it gives on DuckDB.
+
+The lake is written by the embedded runtime, on the stack's S3: a small demo book, and transactions of its simulator.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pytest
+from psycopg.conninfo import make_conninfo
+from sqlglot import exp
+
+from claimhouse.claims import Simulator, load
+from claimhouse.distributed.catalog import Catalog
+from claimhouse.distributed.mover import wire_type
+from claimhouse.distributed.native import Stack
+from claimhouse.distributed.streaming import Streaming
+from claimhouse.distributed.topology import s3_options
+from claimhouse.distributed.views import schema_name
+from claimhouse.fraud import compose as rules
+from claimhouse.fraud import graph
+from claimhouse.fraud import model as fraud_models
+from claimhouse.fraud.rule import part, shipped
+from claimhouse.lake import flushes, registry
+from claimhouse.lake.lake import Lake, open_lake
+from claimhouse.lake.tail import cut_numbers, read_mark
+from claimhouse.marts import Model, available, compose, find
+from claimhouse.marts import load as load_model
+from claimhouse.marts.figure import bound
+from claimhouse.marts.inputs import InputColumn
+from claimhouse.marts.runner import LOG, figures
+from claimhouse.pipeline import Capture, CaptureOptions
+from claimhouse.query.session import Session
+
+pytestmark = pytest.mark.stack
+
+SOURCE = f"book{os.getpid()}"  # a kept stack has those of earlier runs
+DAY = date(2025, 6, 30)
+ASKED = {
+    "valuation": DAY,
+    "prior": "2024-12-31",
+    "threshold": "9000",
+    "origin_months": "12",
+    "development_months": "12",
+}
+OVER_VIEWS = ("claims_by_status", "totals")  # the rest over copies: of many views Trino plans for seconds
+Run = Callable[[str], list[tuple[Any, ...]]]
+
+
+@dataclass
+class Book:
+    """One lake as the engines see it. Each of them runs SQL that names the book's tables as the models do."""
+
+    session: Session
+    spark: Run
+    trino_views: Run
+    trino: Run  # over copies of the views
+
+    def log(self, dialect: str) -> Callable[[exp.Table], exp.Table]:
+        """An engine's name for a table of a model; of `claim__log` that of its change log."""
+
+        def named(table: exp.Table) -> exp.Table:
+            if dialect == "trino" and table.name.endswith(LOG):
+                return exp.table_(table.name.removesuffix(LOG), schema_name(SOURCE, "public", "log"))
+            return exp.table_(table.name)
+
+        return named
+
+
+@pytest.fixture(scope="module")
+def book(stack: Stack) -> Iterator[Book]:
+    with psycopg.connect(stack.admin_dsn, autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {SOURCE}".encode())
+    dsn = make_conninfo(stack.admin_dsn, dbname=SOURCE)
+    load(dsn, scale=0.03, seed=7)
+    options, place = s3_options(stack.topology, stack.secrets), f"s3://{stack.topology.bucket}/{SOURCE}"
+    models = (load_model("demo"), fraud_models.load())
+    read = {t for m in models for name in m.inputs for t in m.tables(name)}
+    tables = sorted({f"public.{t.removesuffix(LOG)}" for t in read})
+    asked = CaptureOptions(SOURCE, dsn, place, options, tables=tables, once=True)
+    Capture(asked).run()
+    Simulator(dsn, rate=0, workers=1, change_after=None).run(transactions=200)
+    Capture(asked).run()
+    lake = open_lake(place, options)
+    trino = _in_trino(stack, lake, dsn)
+    from claimhouse.distributed.job import spark_session
+
+    spark = spark_session(stack.topology, stack.secrets, stack.folder / "notebook")
+    try:
+        with Session(lake) as session:
+            yield Book(session, _in_spark(spark, session, read), *trino)
+    finally:
+        spark.stop()
+
+
+def _in_trino(stack: Stack, lake: Lake, dsn: str) -> tuple[Run, Run]:
+    """The lake's views in Trino: of a lake of the embedded runtime they are those of its newest flush.
+
+    Two ways to run SQL: over the views, and over copies of them.
+    """
+    Streaming(lake, SOURCE, lambda: None).prepare(0, "none")
+    mark = read_mark(lake, SOURCE, cut_numbers(lake, SOURCE)[-1])
+    record = flushes.load(lake, SOURCE, mark.flush)
+    trino, name = stack.trino, stack.topology.catalog
+    with psycopg.connect(dsn) as conn:
+        catalog = Catalog(trino, lake, name, SOURCE, "-", lambda c: wire_type(conn, c.type_oid))
+        assert catalog.publish(record, registry.load(lake, SOURCE, record.registry), 0)
+    flat, views = f"{SOURCE}__flat", schema_name(SOURCE, "public")
+    trino.run(f"CREATE SCHEMA {flat} WITH (location = '{lake.location}/flat')")
+    for (table,) in trino.run(f"SHOW TABLES FROM {views}"):
+        trino.run(f"CREATE TABLE {flat}.{table} AS SELECT * FROM {views}.{table}")
+    over_views, over_tables = (type(trino)(trino.url, catalog=name, schema=s) for s in (views, flat))
+    return over_views.run, over_tables.run
+
+
+def _in_spark(spark: Any, session: Session, tables: set[str]) -> Run:
+    """The rows of the lake in Spark's memory. (That its views of the lake have the same rows is another test's.)"""
+    spark.conf.set("spark.sql.shuffle.partitions", "1")
+    for name in sorted(tables):
+        found = session.names.find((name.removesuffix(LOG),))
+        assert found is not None
+        log = session.log(session.states[found].folder, found.source) if name.endswith(LOG) else None
+        rows = session.sql(f"SELECT * FROM {name}").arrow() if log is None else log.to_arrow_table()
+        spark.createDataFrame(rows).createOrReplaceTempView(name)
+    return lambda sql: [tuple(r) for r in spark.sql(sql).collect()]
+
+
+def plain(value: Any, column: InputColumn) -> Any:
+    """A value as all engines can be compared by: times to the second, doubles to ten digits."""
+    if value is None or column.kind in ("text", "flag"):
+        return value
+    if column.kind == "money":
+        return Decimal(str(value)).normalize() + 0
+    if column.kind in ("amount", "ratio", "days"):
+        return float(f"{float(value):.10g}")
+    if column.kind == "count":
+        return int(value)
+    if isinstance(value, (datetime, date)):
+        value = value.isoformat(sep=" ") if isinstance(value, datetime) else value.isoformat()
+    return str(value)[:19]
+
+
+def rows_of(rows: list[tuple[Any, ...]], columns: tuple[InputColumn, ...]) -> list[tuple[Any, ...]]:
+    return [tuple(plain(v, c) for v, c in zip(row, columns, strict=True)) for row in rows]
+
+
+def differences(name: str, ours: list[tuple[Any, ...]], engines: Mapping[str, Callable[[], Any]]) -> list[str]:
+    """What is not the same, in words."""
+    found: list[str] = []
+    for engine, ask in engines.items():
+        try:
+            theirs = ask()
+        except Exception as error:
+            found.append(f"{name} on {engine}: {str(error)[:400]}")
+            continue
+        if theirs != ours:
+            first = next((p for p in zip(ours, theirs, strict=False) if p[0] != p[1]), "one is longer")
+            found.append(f"{name} on {engine}: {len(ours)} and {len(theirs)} rows; {first}")
+    return found
+
+
+def test_every_figure_is_the_same_on_three_engines(book: Book) -> None:
+    model = load_model("demo")
+    claim = book.session.sql("SELECT min(claim_number) FROM claim JOIN reserve_txn USING (claim_id)").arrow()
+    asked = {**ASKED, "claim": claim.column(0)[0].as_py()}
+    wrong: list[str] = []
+    names = [a.name for a in available(model, book.session) if a.on]
+    assert len(names) >= 18
+    filled = 0
+    for name in names:
+        figure, columns = find(name), compose_columns(name)
+        values = bound(
+            compose.parameters_of(figure),
+            {k: v for k, v in asked.items() if k in compose.parameters_of(figure)},
+            DAY,
+        )
+        ours = figures(book.session, model, name, values)
+        filled += bool(ours.num_rows)
+
+        def on(dialect: str, run: Run, name: str = name, values: Any = values) -> Callable[[], Any]:
+            query = compose.compose(find(name), model, tables=book.log(dialect))
+            text = compose.render(query, dialect, values=values).sql
+            return lambda: rows_of(run(text), compose_columns(name))
+
+        ours_rows = rows_of([tuple(r.values()) for r in ours.to_pylist()], columns)
+        trino = book.trino_views if name in OVER_VIEWS else book.trino
+        wrong += differences(name, ours_rows, {"spark": on("spark", book.spark), "trino": on("trino", trino)})
+    assert not wrong, "\n".join(wrong)
+    assert filled >= 15, "the book is too small to compare by"
+
+
+def compose_columns(name: str) -> tuple[InputColumn, ...]:
+    from claimhouse.marts.figure import columns_of
+
+    return columns_of(find(name))
+
+
+def test_every_rule_finds_the_same_on_three_engines(book: Book) -> None:
+    model = fraud_models.load()
+    wrong: list[str] = []
+    hits = 0
+    for name, rule in shipped().items():
+        head = (InputColumn("claim_id", "key", ""), InputColumn("score", "ratio", ""))
+        columns = (*head, *rule.columns)
+        joined = _components(book, model, name) if "component" in rule.reach else rules.NO_COMPONENTS
+
+        def on(engine: str, run: Run, rule: Any = rule, joined: str = joined, columns: Any = columns) -> Any:
+            text = rules.render(rule, engine, model, components=joined)
+            return sorted(rows_of(run(text), columns), key=repr)
+
+        def duck(sql: str) -> list[tuple[Any, ...]]:
+            return [tuple(r.values()) for r in book.session.sql(sql).arrow().to_pylist()]
+
+        ours = on("duckdb", duck)
+        hits += len(ours)
+        ask = {e: lambda e=e, r=r, on=on: on(e, r) for e, r in (("spark", book.spark), ("trino", book.trino))}
+        wrong += differences(name, ours, ask)
+    assert not wrong, "\n".join(wrong)
+    assert hits >= 5, "the book is too small to compare by"
+
+
+def _components(book: Book, model: Model, name: str) -> str:
+    """`component_input` of a rule as SQL: what hangs together, which no SQL of the subset finds."""
+    rule = shipped()[name]
+    edges = book.session.sql(rules.render(_as_rule(part("edges"), rule), "duckdb", model)).arrow()
+    joined: pa.Table = graph.components(edges["claim_id"], edges["other_id"])
+    rows = [f"SELECT {r['claim_id']} AS claim_id, {r['component']} AS component" for r in joined.to_pylist()]
+    return " UNION ALL ".join(rows) or rules.NO_COMPONENTS
+
+
+def _as_rule(edges: Any, rule: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(edges, parameters=rule.parameters)
