@@ -1,9 +1,12 @@
 # The page in a real browser: Debian's Chromium, driven by playwright, which downloads no browser of its own here.
 
-.PHONY: test-browser
+.PHONY: test-browser screenshots
 
 test-browser: $(VENV)/.browser ## the live page in Chromium: every page, keyboard, live updates, accessibility
 	@$(BIN)/python -m pytest -m browser tests/browser $(PYTEST)
+
+screenshots: $(VENV)/.browser ## the README's pictures of the page, into docs/screenshots
+	@$(BIN)/python tests/browser/screenshots.py
 
 $(VENV)/.browser: requirements/browser.txt $(VENV)/.dev
 	@command -v chromium >/dev/null || { \

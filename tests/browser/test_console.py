@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from tests.console.claimslake import IMAGE, ClaimsLake, served
+from tests.console.claimslake import IMAGE, TOKEN, ClaimsLake, served
 
 from claimhouse.console.app import Console
 from claimhouse.fraud.evaluate import Hit
@@ -78,6 +78,18 @@ def test_a_new_claim_arrives_live_and_pause_holds_it_back(open_page: Opener, cla
         page.locator("#claim-feed").get_by_text("CLM-LIVE-2").wait_for()
     page.locator("#claim-feed").get_by_text("CLM-LIVE-2").click()
     page.get_by_role("heading", name="CLM-LIVE-2").wait_for()
+
+
+def test_the_stream_is_opened_once_even_where_its_script_comes_late(chromium: Any, base: str) -> None:
+    page = chromium.new_context(base_url=base).new_page()
+    asked: list[str] = []
+    page.on("request", lambda r: asked.append(r.url) if "/live?" in r.url else None)
+    page.route("**/hx-sse.min.js", lambda route: (time.sleep(1.0), route.continue_()))
+    page.goto(f"/overview?token={TOKEN}")
+    page.wait_for_function(LIVE)
+    page.wait_for_timeout(1000)
+    assert len(asked) == 1
+    page.context.close()
 
 
 def test_indicators_come_and_go_on_open_pages(open_page: Opener, claims_lake: ClaimsLake) -> None:

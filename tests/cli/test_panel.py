@@ -74,6 +74,12 @@ def test_without_a_terminal_lines_are_printed_and_no_control_codes() -> None:
     assert "\x1b" not in out.getvalue()
 
 
+def test_without_a_terminal_the_page_is_told_once() -> None:
+    out, turns = io.StringIO(), iter([True] * 6)
+    show(lambda: replace(VIEW, page="http://127.0.0.1:1/"), lambda: next(turns, False), file=out, plain_every=0.1)
+    assert out.getvalue().count("the live page: http://127.0.0.1:1/\n") == 1
+
+
 def test_bars_and_lags_are_readable() -> None:
     assert spark([0, 5, 10], 3) == "▁▅█"
     assert spark([1, 2], 5, ascii_only=True) == ""

@@ -15,6 +15,7 @@ from tests.console.claimslake import TOKEN, served
 from tests.query.book import Book
 
 from claimhouse.console.app import Console
+from claimhouse.console.book import TABLES
 from claimhouse.console.reader import Reader
 from claimhouse.errors import QueryError
 from claimhouse.fraud.evaluate import Hit
@@ -92,6 +93,33 @@ def test_indicators_that_come_and_go_reach_an_open_queue(book: Book) -> None:
             deadline = time.monotonic() + 20
             while "CLM-7-&lt;b&gt;" not in (line := next(lines)):
                 assert time.monotonic() < deadline and "CLM-7-<b>" not in line
+
+
+def test_a_page_that_was_opened_during_the_copy_is_told_when_it_is_complete(tmp_path: Path) -> None:
+    made = Book(tmp_path / "lake")
+    claim = made.table(
+        "claim", {**COLUMNS, **dict.fromkeys(("claim_id", "policy_id"), "int8"), "reported_at": "date"}, live=False
+    )
+    for name in set(TABLES) - {"claim"}:
+        made.table(name, {"id": "int8"})
+    made.cut()
+    with served(Console(made.lake)) as running, httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        base = running.url.partition("/overview")[0]
+        text = client.get(f"{base}/overview", timeout=30).text
+        assert "being copied for the first time" in text and "public.claim" in text
+        waits = client.get(f"{base}/claims", timeout=30)
+        assert waits.status_code != 200 and "shows itself once the copy is complete" in waits.text
+        assert "feed=anew" in waits.text and "feed=anew" not in client.get(f"{base}/claims?at=cut:7", timeout=30).text
+        for feed in ("anew", "transaction"):
+            with client.stream("GET", f"{base}/live?every=0.25&feed={feed}", timeout=30) as answer:
+                lines = answer.iter_lines()
+                next(lines)
+                if feed == "anew":
+                    time.sleep(0.5)
+                    made.commit(("c", claim, {"id": 9}))
+                    made.live(claim)
+                    made.cut()
+                assert _next(lines, "anew") == {}
 
 
 def test_the_console_ends_while_a_page_listens(book: Book) -> None:

@@ -7,15 +7,14 @@ stopped.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -62,6 +61,8 @@ def demo(
       claimhouse demo --duration 30s
       claimhouse demo --duration 1m --rate 500 --plain
     """
+    from psycopg.conninfo import make_conninfo
+
     from claimhouse.postgres.embedded import Embedded
     from claimhouse.settings import seconds
 
@@ -70,9 +71,9 @@ def demo(
     say(f"starting PostgreSQL in {server.folder}")
     server.start()
     try:
-        dsn = prepared(server.dsn, scale, folder)
-        life = Life(dsn, folder, rate, limit)
-        life.live(plain=plain or None)
+        with Shown(folder, make_conninfo(server.dsn, dbname=DATABASE)) as shown:
+            life = Life(prepared(server.dsn, scale, folder), folder, rate, limit, shown)
+            life.live(plain=plain or None)
     finally:
         server.stop()
     if as_json:
@@ -106,13 +107,60 @@ def prepared(dsn: str, scale: float, folder: Path) -> str:
     return dsn
 
 
+class Shown:
+    """Page and rules beside the demo, from before the book is loaded until all is over. `page`: the page's address."""
+
+    def __init__(self, folder: Path, dsn: str) -> None:
+        # Only what is said here counts for them: no settings of the folder that the demo was started in.
+        settings = folder / "claimhouse.toml"
+        settings.write_text(f"[source.{SOURCE}]\ndsn = {json.dumps(dsn)}\n")
+        given = ["--lake", str(folder / "lake"), "--config", str(settings)]
+        self.page: str | None = None
+        self._page = Beside("the page", ["console", *given, "--source", SOURCE], folder / "console.log")
+        self._rules = Beside("the rules", ["fraud", "run", *given], folder / "fraud.log", nice=5)
+        self.location = given[1]
+
+    def __enter__(self) -> Shown:
+        from claimhouse.lake.lake import create
+
+        create(self.location)  # so that they find it before the first cut
+        try:
+            self._rules.start()
+            if missing := page_missing():
+                say(f"there is no live page: it needs {missing} (pip install 'claimhouse[console]')")
+            else:
+                self._page.start(self._printed)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in (self._page, self._rules):
+            one.stop()
+
+    def failures(self) -> list[Exception]:
+        """Those that ended by themselves."""
+        found: list[Exception] = []
+        for one in (self._page, self._rules):
+            try:
+                one.check()
+            except ClaimhouseError as error:
+                found.append(error)
+        return found
+
+    def _printed(self, address: str) -> None:
+        """The page's address, short enough for a line of a terminal: its root leads to the overview."""
+        self.page = urlunsplit(urlsplit(address)._replace(path="/"))
+
+
 class Life:
-    """One run of the demo: capture, simulator and what watches them in threads, page and rules in processes.
+    """One run of the demo: capture, simulator and what watches them, each in a thread of its own.
 
     `live` returns when the time is over or a signal came, the lake was compared and the capture has drained.
     """
 
-    def __init__(self, dsn: str, folder: Path, rate: float, limit: float | None) -> None:
+    def __init__(self, dsn: str, folder: Path, rate: float, limit: float | None, shown: Shown) -> None:
         # What takes its time to import does so before the clock runs.
         import claimhouse.pipeline
         import claimhouse.query.session
@@ -121,7 +169,7 @@ class Life:
         from claimhouse.cli.watch import Watch
 
         change = 10.0 if limit is None else min(10.0, limit / 2)
-        self.dsn, self.folder, self.location, self.limit = dsn, folder, str(folder / "lake"), limit
+        self.dsn, self.location, self.limit, self.shown = dsn, shown.location, limit, shown
         self.simulator = Simulator(dsn, rate, labels=folder / "labels.csv", change_after=change)
         self.watch = Watch(self.location, SOURCE, limit, simulator=self.simulator)
         self.summary: Summary | None = None
@@ -135,50 +183,19 @@ class Life:
         from claimhouse.cli.run import stopping
 
         drain, over = threading.Event(), threading.Event()
-        with stopping("ending: comparing and draining (again to stop at once)") as ended, self._beside():
+        with stopping("ending: comparing and draining (again to stop at once)") as ended:
             capture = self._thread(self._capture, drain, fails=ended)
             watcher = self._thread(self.watch.gather, over, fails=over)
             story = self._thread(self._story, ended, drain, fails=ended)
-            show(self.watch.look, lambda: story.is_alive() or capture.is_alive(), plain=plain)
+            look = lambda: replace(self.watch.look(), page=self.shown.page)  # noqa: E731
+            show(look, lambda: story.is_alive() or capture.is_alive(), plain=plain)
             over.set()
             for thread in (story, capture, watcher):
                 thread.join()
+            self.failures += self.shown.failures()
             self._count_hits()
         for error in self.failures:
             fail(*explain(error))
-
-    @contextlib.contextmanager
-    def _beside(self) -> Iterator[None]:
-        """Page and rules at work; one that ended by itself is a failure of the demo, but ends nothing else."""
-        from claimhouse.lake.lake import create
-
-        create(self.location)  # so that they find it before the first cut
-        # Only what is said here counts for them: no settings of the folder that the demo was started in.
-        settings = self.folder / "claimhouse.toml"
-        settings.write_text(f"[source.{SOURCE}]\ndsn = {json.dumps(self.dsn)}\n")
-        given = ["--lake", self.location, "--config", str(settings)]
-        rules = Beside("the rules", ["fraud", "run", *given], self.folder / "fraud.log", nice=5)
-        page = Beside("the page", ["console", *given, "--source", SOURCE], self.folder / "console.log")
-        beside = [rules, page]
-        if missing := page_missing():
-            say(f"there is no live page: it needs {missing} (pip install 'claimhouse[console]')")
-            beside.remove(page)
-        try:
-            for one in beside:
-                one.start(self._printed if one is page else lambda line: None)
-            yield
-            for one in beside:
-                try:
-                    one.check()
-                except ClaimhouseError as error:
-                    self.failures.append(error)
-        finally:
-            for one in beside:
-                one.stop()
-
-    def _printed(self, address: str) -> None:
-        """The page's address, short enough for a line of a terminal: its root leads to the overview."""
-        self.watch.page = urlunsplit(urlsplit(address)._replace(path="/"))
 
     def _thread(self, work: Callable[..., None], *arguments: Any, fails: threading.Event) -> threading.Thread:
         """A part of it at work; its failure is kept, and ends the others."""
@@ -255,7 +272,7 @@ class Life:
             "lag_ms": {"p50": self.watch.lag(0.5), "p99": self.watch.lag(0.99)},
             "verify": as_data(self.report) if self.report else None,
             "indicators": asdict(self.hits) if self.hits else None,
-            "page": self.watch.page,
+            "page": self.shown.page,
             "lake": self.location,
         }
 

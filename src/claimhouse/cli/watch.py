@@ -39,7 +39,6 @@ class Watch:
     report: str | None = None
     equal: bool | None = None
     news: str = ""
-    page: str | None = None
     transactions: int = 0
     changes: int = 0
     copied: int = 0
@@ -99,7 +98,6 @@ class Watch:
         simulated = self.simulator.counts if self.simulator else None
         return View(
             lake=self.location,
-            page=self.page,
             seconds=seconds,
             remaining=None if self.limit is None else max(self.limit - seconds, 0.0),
             book_date=simulated.book_time.date() if simulated and simulated.book_time else None,

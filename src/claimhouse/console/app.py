@@ -25,7 +25,8 @@ from claimhouse.console.figures import Figures
 from claimhouse.console.guard import Access as Entrance
 from claimhouse.console.guard import Guard
 from claimhouse.console.hits import HitWatch
-from claimhouse.console.live import live
+from claimhouse.console.live import ANEW, live
+from claimhouse.console.overview import waiting
 from claimhouse.console.page import Ask, Page
 from claimhouse.console.pulse import Pulse
 from claimhouse.console.reader import Busy, Reader, Reading
@@ -64,6 +65,7 @@ class Console:
         self.hits = HitWatch(self.lake, self.pulse)
         self.figures = Figures(self.model)
         self.dispositions = Dispositions(self.lake)
+        self._copied: dict[str, bool] = {}
 
     def start(self) -> None:
         self.pulse.start()
@@ -88,14 +90,23 @@ class Console:
 
     def _watch(self, snapshot: LakeSnapshot, cuts: list[Cut]) -> list[tuple[str, dict[str, Any]]]:
         self.bar.see(snapshot)
-        return overview.watch_claims(snapshot, cuts)
+        news = overview.watch_claims(snapshot, cuts)
+        before = self._copied.get(snapshot.source, False)
+        self._copied[snapshot.source] = copied = waiting(snapshot) is None
+        return [*news, (ANEW, {})] if copied and not before else news
 
 
 def _overview(console: Console, reading: Reading, ask: Ask) -> Page:
     for snapshot in reading.session.snapshots.values():
         console.bar.see(snapshot)
     lines = console.bar.steps().lines
-    made = overview.overview_page(reading, console.book(reading), ask, console.pulse, console.slot, lines)
+    try:
+        book = console.book(reading)
+    except ClaimhouseError:
+        if ask.at is not None or not _waits(reading):
+            raise
+        book = None  # it is still being copied: what is there already is shown
+    made = overview.overview_page(reading, book, ask, console.pulse, console.slot, lines)
     made.data["hits"] = fraud.newest_hits(reading.session, console.queue)
     return made
 
@@ -184,6 +195,7 @@ def _serve(app: FastAPI, console: Console, path: str, make: Callable[..., Page],
 
 
 def _answer(console: Console, make: Callable[..., Page], ask: Ask) -> Response:
+    number = console.pulse.number
     try:
         with console.reader.at(ask.at) as reading:
             bar = console.bar.shown(reading.session)
@@ -191,6 +203,8 @@ def _answer(console: Console, make: Callable[..., Page], ask: Ask) -> Response:
                 made = make(console, reading, ask)
             except ClaimhouseError as error:
                 made = _failed(error)
+                if ask.at is None and _waits(reading):
+                    made.data["waits"], made.data["number"] = True, number
             return _faced(console, ask, made, bar)
     except ClaimhouseError as error:
         return _faced(console, ask, _failed(error), console.bar.lost(ask.at, error))
@@ -200,8 +214,13 @@ def _failed(error: ClaimhouseError) -> Page:
     status = 400 if isinstance(error, UsageError) else 404 if isinstance(error, NotExact | tables.Absent) else 500
     if isinstance(error, Busy | SourceGone | StorageGone):
         status = 503
-    data = {"error": str(error), "hint": error.hint, "retry": error.retry}
-    return Page("error.html", "This cannot be shown", data, None, status)
+    data = {"error": str(error), "hint": error.hint, "retry": error.retry, "waits": False, "number": 0}
+    return Page("error.html", "This cannot be shown", data, None, status, hidden=("waits", "number"))
+
+
+def _waits(reading: Reading) -> bool:
+    """Whether tables are still being copied."""
+    return any(waiting(snapshot) for snapshot in reading.session.snapshots.values())
 
 
 def _faced(console: Console, ask: Ask, made: Page, bar: dict[str, Any]) -> Response:

@@ -28,18 +28,23 @@ if TYPE_CHECKING:
     from claimhouse.console.app import Console
 
 STREAMS = 16  # live pages at once
+ANEW = "anew"  # the news that what is shown can be more than was there when a page was opened
 
 
 def live(console: Console) -> Callable[..., Any]:
     async def answer(request: Request, since: int = 0, every: float = 1.0, feed: str = "claim") -> Response:
         """Live pieces of a page as server-sent events, at most one every `every` seconds (0.25 to 60).
 
-        `feed`: claim or transaction (the overview), or hits (the fraud queue, whose filters are given as well).
+        `feed`: claim or transaction (the overview), hits (the fraud queue, whose filters are given as well), or anew (a
+        page that waits for a copy).
         """
         if console.streams >= STREAMS:
             return Response("too many live pages", 503)
         number = int(request.headers.get("last-event-id") or since)
-        told = _queue_news(console, request.query_params) if feed == HITS else _overview_news(console, feed)
+        if feed == HITS:
+            told = _queue_news(console, request.query_params)
+        else:
+            told = _overview_news(console, feed) if feed != ANEW else lambda news: ""
         return StreamingResponse(
             _events(console, number, max(0.25, min(60.0, every)), told), media_type="text/event-stream"
         )
@@ -56,6 +61,8 @@ async def _events(console: Console, number: int, every: float, told: Callable[[l
             news = console.pulse.since(number)
             number = news[-1].number if news else number
             text = await run_in_threadpool(told, news)
+            if any(n.what == ANEW for n in news):
+                text += _named(ANEW, {})
             yield f"id: {number}\n{text}" if text and text != last else ": still\n\n"
             last = text
             await asyncio.sleep(every)

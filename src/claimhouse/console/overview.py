@@ -68,6 +68,12 @@ def _claims_in(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     ]
 
 
+def waiting(snapshot: LakeSnapshot) -> str | None:
+    """A table of the source that has not been copied yet, None where all have been."""
+    states = snapshot.registry.tables.values()
+    return next((s.label for s in states if s.status == "copying" and not any(c.exact_from for c in s.copies)), None)
+
+
 def overview_page(
     reading: Reading, book: Book | None, ask: Ask, pulse: Pulse, slot: SlotWatch | None, lines: dict[str, Line]
 ) -> Page:

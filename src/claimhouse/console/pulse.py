@@ -142,10 +142,10 @@ class Pulse:
             return
         snapshot = take(self.lake, source)
         new = [c for c in snapshot.cuts if c.mark.cut > known.cut]
-        told = self.watch(snapshot, new) if self.watch and not first else []
+        told = self.watch(snapshot, new) if self.watch else []
         self._count(new, time.time(), first, snapshot)
         self._place(known, snapshot)
-        for what, row in told:
+        for what, row in () if first else told:  # what was there before is no news
             self.tell(what, row)
 
     def _place(self, known: SourcePulse, snapshot: LakeSnapshot) -> None:

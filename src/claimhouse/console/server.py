@@ -60,6 +60,7 @@ def listen(
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
+        bound.listen(100)  # who opens the address before the server runs waits for it, and is not turned away
     except OSError as error:
         bound.close()
         raise UsageError(

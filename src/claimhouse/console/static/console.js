@@ -163,6 +163,8 @@
     if (words.length) say(`Indicators: ${words.join(", ")}`, 5000);
   });
 
+  document.addEventListener("anew", () => { if (!live.paused) go(location.href, { push: false }); });
+
   function pause(button) {
     live.paused = !live.paused;
     button.setAttribute("aria-pressed", live.paused);
@@ -366,5 +368,10 @@
   }
 
   arrive();
+  // Where the part of htmx that speaks SSE came after htmx had begun, it has passed the page's stream over.
+  addEventListener("load", () => {
+    const stream = $("#live");
+    if (stream && !stream.hasAttribute("data-htmx-powered")) htmx.process(stream);
+  });
   document.documentElement.dataset.ready = "";
 })();
