@@ -42,6 +42,7 @@ def engine() -> Iterator[Engine]:
             standins.load(made)
             standins.override(made)
         yield made
+        used.append(f"containers used {made.seconds():.0f} s of CPU")
         used.extend(made.docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}").splitlines())
     except Refused as error:
         pytest.exit(f"{error}; {error.hint}", returncode=2)

@@ -37,7 +37,7 @@ def test_up_alone_brings_every_service_up_healthy(up: Engine) -> None:
 def test_the_claims_book_is_in_trino(up: Engine, trino: Trino, source: psycopg.Connection[Any]) -> None:
     with phase("the book in trino"):
         tables = source.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1").fetchall()
-        until(lambda: trino.run(f"SHOW TABLES FROM {VIEWS}"), tables, every=3)
+        until(lambda: trino.run(f"SHOW TABLES FROM {VIEWS}"), tables, within=600, every=3)
         until(lambda: trino.run(COUNTS % ((VIEWS,) * 4)), source.execute(COUNTS % (("public",) * 4)).fetchall())
 
 
