@@ -26,7 +26,7 @@ def demo(folder: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def test_a_demo_ends_by_itself_goes_on_later_and_ends_cleanly_at_ctrl_c(tmp_path: Path) -> None:
-    first = demo(tmp_path, "--duration", "5s", "--json")
+    first = demo(tmp_path, "--duration", "6s", "--rate", "20", "--json")
     out, err = first.communicate(timeout=180)
     assert first.returncode == 0, err
     told = json.loads(out)
