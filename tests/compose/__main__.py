@@ -19,23 +19,26 @@ from pathlib import Path
 from tests.compose import caches
 from tests.compose.engine import FOLDER, Refused
 
+APART = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
 
 def main(words: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` has its turn
     began = time.monotonic()
     try:
         caches.fill(lambda word: print(f"compose: {word}", flush=True))
+        if subprocess.call([*APART, "true"]):
+            raise Refused("this machine does not let us have namespaces", hint="run it outside of a container")
     except Refused as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return 2
     print(f"compose: caches are ready after {time.monotonic() - began:.0f} s", flush=True)
     folder = Path("/var/tmp") / f"claimhouse-compose-{os.getpid()}"
     folder.mkdir(mode=0o711)
-    apart = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    tests = [sys.executable, "-m", "pytest", "tests/compose", "-m", "compose", "--durations=10", *words]
+    tests = [sys.executable, "-m", "pytest", "tests/compose", "-m", "compose", "-x", "--durations=10", *words]
     try:
         return subprocess.call(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", *apart, "docker-init", "--", *tests],
+            ["setpriv", "--pdeathsig", "KILL", *APART, "docker-init", "--", *tests],
             env={**os.environ, FOLDER: str(folder)},
         )
     finally:

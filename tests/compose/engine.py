@@ -61,7 +61,7 @@ class Engine:
 
     def stop(self) -> None:
         """End containers and the daemon; what would be left, the namespace's end takes along."""
-        if self._daemon is None:
+        if self._daemon is None or self._daemon.poll() is not None:
             return
         if running := self.docker("ps", "-q").split():
             self.docker("kill", *running)
