@@ -209,9 +209,10 @@ def _stem(jar: str) -> str:
 
 
 def _unpack(folder: Path, files: list[Path]) -> None:
+    safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.2 of Debian 12 has none yet
     for file in files:
         with tarfile.open(file) as archive:
-            archive.extractall(folder, filter="data")
+            archive.extractall(folder, **safe)
 
 
 def _trino(folder: Path, files: list[Path]) -> None:
