@@ -130,7 +130,7 @@ def trino(topology: Topology, data: Path, plugins: Path, *, bind: str = "127.0.0
                 "query.max-history": 50,
             }
         ),
-        "log.properties": "io.trino=WARN\n",
+        "log.properties": "io.trino=WARN\norg.apache.parquet=WARN\n",
         f"catalog/{topology.catalog}.properties": _properties(
             {
                 "connector.name": "delta_lake",
