@@ -209,10 +209,12 @@ def _stem(jar: str) -> str:
 
 
 def _unpack(folder: Path, files: list[Path]) -> None:
-    safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.2 of Debian 12 has none yet
     for file in files:
         with tarfile.open(file) as archive:
-            archive.extractall(folder, **safe)
+            if hasattr(tarfile, "data_filter"):
+                archive.extractall(folder, filter="data")
+            else:  # Python 3.11.2, which Debian 12 has
+                archive.extractall(folder)
 
 
 def _trino(folder: Path, files: list[Path]) -> None:

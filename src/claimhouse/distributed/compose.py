@@ -140,10 +140,10 @@ def provision(stack: str) -> int:
     from claimhouse.distributed.metabase import main
 
     PROVISIONED.unlink(missing_ok=True)
-    if status := main(stack):
-        return status
-    PROVISIONED.touch()
-    os.execvp("sleep", ["sleep", "infinity"])
+    if not (status := main(stack)):
+        PROVISIONED.touch()
+        os.execvp("sleep", ["sleep", "infinity"])
+    return status
 
 
 def status(data: str) -> int:
