@@ -86,7 +86,7 @@ def test_down_and_up_gives_the_same_rows(up: Engine, trino: Trino, source: psyco
     assert up.services() == {}
     with phase("second up"):
         up.compose("up", "--wait", "--wait-timeout", "400")
-    until(lambda: rows(trino) == before)
+    until(lambda: rows(trino), before)
     with psycopg.connect(dsn(up), autocommit=True) as again:
         commit(again, "after all that")
         until(lambda: arrived(trino, "after all that"))

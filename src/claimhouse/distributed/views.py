@@ -213,7 +213,7 @@ class _Writer:
             f" (kind = 'commit' AND end_lsn > {behind.end_lsn}"
             f" OR kind = 'row' AND {mine} AND op IN ('c', 'u', 'd', 't')))),\n"
             f"imaged AS (SELECT op, _end_lsn, seq AS _seq, before, after, old, {image} AS v,"
-            f" from_unixtime(CAST(at / 1000 AS double) / 1e3, 'UTC') AS _committed_at FROM tailed"
+            f" from_unixtime(CAST((at + 500) / 1000 AS double) / 1e3, 'UTC') AS _committed_at FROM tailed"
             f" WHERE kind = 'row' AND _end_lsn IS NOT NULL),\n"
             f"stream AS (SELECT _op, _end_lsn, _committed_at, _missing, {pos}, {', '.join(logged)}"
             f" FROM {log} AND _op <> 'r'\n"
@@ -323,7 +323,8 @@ def _moment_sql(value: str, kind: str) -> str:
     text = f"replace(replace({value}, 'T', ' '), 'Z', '')"
     if kind == "timestamp":
         return _far(value, f"CAST({text} AS timestamp(6))", f"timestamp '{_FIRST}'", f"timestamp '{_LAST}'")
-    zoned = f"with_timezone(date_trunc('millisecond', CAST({text} AS timestamp(6))), 'UTC')"
+    # To the nearest millisecond, as Trino reads the same value from the lake: a flush must change nothing.
+    zoned = f"with_timezone(CAST(CAST({text} AS timestamp(6)) AS timestamp(3)), 'UTC')"
     first, last = f"timestamp '{_FIRST[:23]} UTC'", f"timestamp '{_LAST[:23]} UTC'"
     return f"CAST({_far(value, zoned, first, last)} AS timestamp(3) with time zone)"
 
