@@ -43,9 +43,11 @@ def main(words: list[str]) -> int:
         )
     finally:
         shutil.rmtree(folder)
-        for left in sorted(Path("/sys/fs/cgroup").glob(f"**/{folder.name}"), reverse=True):
-            with suppress(OSError):
-                left.rmdir()
+        for left in Path("/sys/fs/cgroup").glob(f"**/{folder.name}"):
+            inner = sorted((p for p in left.rglob("*") if p.is_dir()), reverse=True)  # of a run that was interrupted
+            for one in (*inner, left):
+                with suppress(OSError):
+                    one.rmdir()
 
 
 if __name__ == "__main__":
