@@ -24,6 +24,7 @@ pytestmark = pytest.mark.browser
 PAGES = ("/overview", "/claims", "/claims/{number}", "/fraud", "/figures", "/figures/all", "/figures/large_losses",
          "/tables", "/tables/main/public/claim", "/tables/main/public/claim/row?key.claim_id={id}")  # fmt: skip
 COUNTED = "([what, count]) => document.querySelectorAll(what).length === count"  # a function: the policy forbids eval
+SAID = "([what, text]) => document.querySelector(what).innerText === text"
 LIVE = "() => document.querySelector('#live')._htmx?.sse"
 Opener = Callable[..., Any]
 
@@ -58,7 +59,7 @@ def test_the_planted_image_is_text_and_runs_nothing(open_page: Opener, claims_la
     for path in ("/claims/{number}", "/claims", "/fraud", "/tables/main/public/claim"):
         page = open_page(filled(path, claims_lake))
         assert page.locator("#page img").count() == 0
-        assert page.get_by_text(IMAGE).count() >= 1
+        page.get_by_text(IMAGE).first.wait_for(state="attached")
         assert page.title() != "1"
 
 
@@ -121,13 +122,14 @@ def test_indicators_come_and_go_on_open_pages(open_page: Opener, claims_lake: Cl
         began = time.monotonic()
         queue.locator('#arrived .entry[data-claim="CLM-HIT-2"]').wait_for()
         print(f"shown after {time.monotonic() - began:.2f} s")
-        assert one.locator(".hits > li").count() == 2 and "high" in one.locator(".entry-score").inner_text()
+        queue.wait_for_function(COUNTED, arg=['.entry[data-claim="CLM-HIT-1"] .hits > li', 2])
+        one.locator(".entry-score").get_by_text("high").wait_for()
         assert note.input_value() == "half a thought" and note.evaluate("n => n === document.activeElement")
-        assert queue.locator("#all").inner_text() == "2"
+        queue.wait_for_function(SAID, arg=["#all", "2"])
         overview.locator("#hit-feed").get_by_text("CLM-HIT-2").wait_for()
         writer.append([Event("withdrawn", hit("early_loss", "2"))], now(), rules)
         queue.get_by_text("no indicator holds any longer").wait_for()
-        assert queue.locator("#all").inner_text() == "1"
+        queue.wait_for_function(SAID, arg=["#all", "1"])
         overview.wait_for_function(COUNTED, arg=["#hit-feed li", 2])
         assert overview.get_by_text("CLM-HIT-2").count() == 0
         for page in (early, overview, queue):
@@ -207,7 +209,7 @@ def test_a_search_filters_and_stands_in_the_address(open_page: Opener, claims_la
     page.wait_for_function(COUNTED, arg=[".list tbody tr", 1])
     page.get_by_role("link", name=claims_lake.number).click()
     page.get_by_role("heading", name=claims_lake.number).wait_for()
-    assert page.locator(".chart canvas").count() == 1
+    page.wait_for_function(COUNTED, arg=[".chart canvas", 1])
 
 
 def test_a_cell_of_the_triangle_leads_to_its_claims_and_a_claim(open_page: Opener) -> None:
