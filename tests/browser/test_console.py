@@ -123,7 +123,7 @@ def test_indicators_come_and_go_on_open_pages(open_page: Opener, claims_lake: Cl
         queue.locator('#arrived .entry[data-claim="CLM-HIT-2"]').wait_for()
         print(f"shown after {time.monotonic() - began:.2f} s")
         queue.wait_for_function(COUNTED, arg=['.entry[data-claim="CLM-HIT-1"] .hits > li', 2])
-        one.locator(".entry-score").get_by_text("high").wait_for()
+        one.locator(".entry-score").get_by_text("high").first.wait_for()
         assert note.input_value() == "half a thought" and note.evaluate("n => n === document.activeElement")
         queue.wait_for_function(SAID, arg=["#all", "2"])
         overview.locator("#hit-feed").get_by_text("CLM-HIT-2").wait_for()
