@@ -368,10 +368,11 @@
   }
 
   arrive();
-  // Where the part of htmx that speaks SSE came after htmx had begun, it has passed the page's stream over.
-  addEventListener("load", () => {
+  // Where the part of htmx that speaks SSE came after htmx had begun, it has passed the page's stream over. Asked too early,
+  // a stream that htmx is about to open by itself would be opened twice, and every new line would come twice.
+  addEventListener("load", () => setTimeout(() => {
     const stream = $("#live");
-    if (stream && !stream.hasAttribute("data-htmx-powered")) htmx.process(stream);
-  });
+    if (stream && !stream._htmx?.sse) htmx.process(stream);
+  }, 500));
   document.documentElement.dataset.ready = "";
 })();
