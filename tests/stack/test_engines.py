@@ -125,7 +125,6 @@ def _in_trino(stack: Stack, lake: Lake, dsn: str) -> tuple[Run, Run]:
 def _in_spark(spark: Any, session: Session, tables: set[str]) -> Run:
     """The rows of the lake in Spark's memory. (That its views of the lake have the same rows is another test's.)"""
     spark.conf.set("spark.sql.shuffle.partitions", "1")
-    spark.conf.set("spark.sql.autoBroadcastJoinThreshold", "-1")  # the widest input does not fit a small driver twice
     for name in sorted(tables):
         found = session.names.find((name.removesuffix(LOG),))
         assert found is not None
