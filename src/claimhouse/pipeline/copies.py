@@ -109,6 +109,7 @@ class Copies:
         """Notes a step's progress; its rows go into the same cut."""
         copy = state.copies[-1]
         rows = step.changes.batch.num_rows if step.changes is not None else 0
+        copy.at = copy.at if step.at is None else step.at
         copy.rows += rows
         self.rows += rows
         copy.blocks = max(copy.blocks, step.blocks)

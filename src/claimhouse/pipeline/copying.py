@@ -45,7 +45,8 @@ class Job:
 
 @dataclass(slots=True)
 class Step:
-    """What a copy tells the cutter: rows, progress, and in the end H (`done`), an error, or that it must start anew."""
+    """What a copy tells the cutter: rows, progress, and in the end H (`done`), an error, that it must start `anew`, or
+    another P (`at`)."""
 
     folder: str
     copy: int
@@ -57,6 +58,7 @@ class Step:
     done: int | None = None
     error: str | None = None
     anew: bool = False
+    at: int | None = None
 
 
 class Copier(threading.Thread):
@@ -130,6 +132,8 @@ class Copier(threading.Thread):
 
     def _copy(self, conn: psycopg.Connection, job: Job) -> None:
         snapshot.fence(conn, self._halt.is_set, lambda who: self._tell(f"waiting for {who} to end before copying"))
+        if job.copy.number > 1 and not job.copy.blocks:
+            self._stand_behind_fence(conn, job)
         if self._halt.is_set():
             return
         try:
@@ -144,6 +148,16 @@ class Copier(threading.Thread):
             if error.retry:
                 raise
             self._send(Step(job.folder, job.copy.number, error=str(error)))
+
+    def _stand_behind_fence(self, conn: psycopg.Connection, job: Job) -> None:
+        """Moves P behind the fence, for a copy that follows another.
+
+        A transaction that was open while the publication lacked the table brought its first and last changes, not those
+        between: its changes must not count on top of what is read here, which holds them all.
+        """
+        job.copy.at = current_lsn(conn)
+        self._wait(job.copy.at)  # no row of a cut stands beyond the cut's end
+        self._send(Step(job.folder, job.copy.number, at=job.copy.at))
 
     def _copy_keyed(self, conn: psycopg.Connection, job: Job) -> None:
         filenodes = job.copy.filenodes or snapshot.storage(conn, job.table.oid).filenodes
