@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import QueryParams
 
 from claimhouse.console import fraud, page
+from claimhouse.console.background import Background
 from claimhouse.console.page import Ask
 from claimhouse.console.pulse import Pulse
 from claimhouse.errors import ClaimhouseError
@@ -20,24 +20,12 @@ PAUSE_LOCAL, PAUSE_REMOTE = 0.25, 2.0  # seconds between two looks
 
 
 @dataclass
-class HitWatch:
+class HitWatch(Background):
     """Tells the pulse of each change of the queue."""
 
     lake: Lake
     pulse: Pulse
     trouble: str | None = None
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-
-    def start(self) -> HitWatch:
-        self._thread = threading.Thread(target=self._run, name="hits", daemon=True)
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(5)
 
     def _run(self) -> None:
         news, pause = News(self.lake), PAUSE_LOCAL if self.lake.store.local else PAUSE_REMOTE

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from claimhouse.console.background import Background
 from claimhouse.errors import ClaimhouseError
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.snapshot import LakeSnapshot, take
@@ -60,7 +61,7 @@ Watch = Callable[[LakeSnapshot, list[Cut]], list[tuple[str, dict[str, Any]]]]
 
 
 @dataclass
-class Pulse:
+class Pulse(Background):
     """Start it once; read it from any thread. `watch` makes news of new cuts."""
 
     lake: Lake
@@ -72,23 +73,7 @@ class Pulse:
     _news: deque[News] = field(default_factory=lambda: deque(maxlen=200))
     _recent: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=2000))
     _number: int = 0
-    _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _thread: threading.Thread | None = None
-
-    def start(self) -> Pulse:
-        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(5)
-
-    @property
-    def stopped(self) -> bool:
-        return self._stop.is_set()
 
     def beats(self, seconds: int = HOUR) -> list[Beat]:
         """The beats of the last so many seconds, oldest first; seconds without a cut have none."""

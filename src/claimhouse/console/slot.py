@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from claimhouse.console.background import Background
 from claimhouse.dsn import Dsn
 from claimhouse.errors import ClaimhouseError
 from claimhouse.postgres.publication import slot_states
@@ -14,7 +14,7 @@ from claimhouse.postgres.server import connect, current_lsn
 
 
 @dataclass
-class SlotWatch:
+class SlotWatch(Background):
     """Asks every `every` seconds on one connection. `newest` is what the server said last, None before that."""
 
     dsn: Dsn
@@ -23,18 +23,6 @@ class SlotWatch:
     newest: dict[str, Any] | None = None
     trouble: str | None = None
     asked_at: float = 0.0
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-
-    def start(self) -> SlotWatch:
-        self._thread = threading.Thread(target=self._run, name="slot", daemon=True)
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(5)
 
     def health(self) -> list[dict[str, Any]]:
         """Each slot with a `level` (ok, warn, error) and what there is to say."""
