@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pyarrow as pa
 import pytest
 
-from claimhouse.distributed.values import HEX, source_text
+from claimhouse.distributed.values import HEX, loses, source_text
 from claimhouse.table import Column
 
 CASES = [
@@ -50,3 +52,20 @@ def test_a_value_comes_back_as_postgresql_prints_it(
     typmod = 3 if type_ == "bit(3)" else -1
     column = Column("c", "c", 1, type_, wire, typmod, kind)
     assert source_text(pa.array([given, None]), column, wire).to_pylist() == [expected, None]
+
+
+@pytest.mark.parametrize(
+    ("type_", "wire", "lost"),
+    [
+        ("integer", 23, None),
+        ("timestamp with time zone", 1184, None),
+        ("time with time zone", 1266, "offset"),
+        ("public.fee", 790, "currency"),
+        ("circle", HEX, "geometry"),
+        ("time without time zone[]", 1083, "24:00:00.*dimensions"),
+        ("interval[]", 1186, "does not come"),
+    ],
+)
+def test_a_column_whose_values_debezium_does_not_keep_is_told(type_: str, wire: int, lost: str | None) -> None:
+    told = loses(Column("c", "c", 1, type_, wire, -1, "text"), wire)
+    assert (told is None) if lost is None else re.search(lost, told or "")

@@ -130,10 +130,16 @@ def test_an_added_column_arrives_with_its_default_for_old_rows(stack: Stack, sou
     until(same, within=240)
 
 
-def test_a_new_table_arrives(stack: Stack, source: psycopg.Connection[Any]) -> None:
-    source.execute("CREATE TABLE IF NOT EXISTS adjuster (id int PRIMARY KEY, name text)")
-    source.execute("INSERT INTO adjuster VALUES (1, 'Ada'), (2, 'Grace') ON CONFLICT DO NOTHING")
+def test_a_new_table_arrives_and_says_what_debezium_loses_of_it(stack: Stack, source: psycopg.Connection[Any]) -> None:
+    from claimhouse.distributed.topology import s3_options
+    from claimhouse.lake.lake import open_lake
+    from claimhouse.query.status import status
+
+    source.execute("CREATE TABLE IF NOT EXISTS adjuster (id int PRIMARY KEY, name text, rate money)")
+    source.execute("INSERT INTO adjuster VALUES (1, 'Ada', 1), (2, 'Grace', 2) ON CONFLICT DO NOTHING")
     until(lambda: in_trino(stack, "adjuster", "id, name") == [(1, "Ada"), (2, "Grace")], within=300)
+    told = status(open_lake(stack.topology.lake, s3_options(stack.topology, stack.secrets))).sources[0].tables
+    assert {t.name: list(t.lossy) for t in told if t.lossy} == {"adjuster": ["rate"]}
 
 
 def test_a_glue_that_forgot_is_filled_again_by_register(stack: Stack, source: psycopg.Connection[Any]) -> None:

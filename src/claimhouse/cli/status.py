@@ -111,6 +111,8 @@ def print_status(told: LakeStatus, asked: dict[str, dict[str, Any]]) -> None:
         for table in source.tables:
             if table.error:
                 warn(f"{table.schema}.{table.name} is errored: {table.error}")
+            for column, lost in table.lossy.items():
+                warn(f"{table.schema}.{table.name}.{column} loses in the stream: {lost}")
         if source.dead_letters:
             warn(f"{len(source.dead_letters)} open dead letters")
     for name in told.empty:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from claimhouse.change import Decoded
 from claimhouse.distributed import feed
 from claimhouse.distributed.tail import TailEvents
-from claimhouse.distributed.values import HEX, KNOWN, KNOWN_BY_NAME, TEXT
+from claimhouse.distributed.values import HEX, KNOWN, KNOWN_BY_NAME, NOT_CARRIED, TEXT, loses
 from claimhouse.lake import flushes, registry
 from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import Lake
@@ -40,7 +40,6 @@ AWAITED_EVERY = 1.0
 LOOK_EVERY = 30.0
 IDLE_FLUSH = 120.0  # how often a source that only moves on is flushed, which lets old cuts go
 APPEND_ONLY = "the distributed runtime needs a primary key or REPLICA IDENTITY FULL"
-NOT_CARRIED = ("interval[]", "money[]")
 
 
 @dataclass(slots=True)
@@ -140,6 +139,10 @@ class Mover(CaptureLoop):
         """Nothing to confirm: Debezium holds the slot."""
 
     def _cut(self) -> None:
+        if self.shapes.dirty:  # the registry that this cut brings tells what its shapes' columns lose on the way
+            for state in self.registry.tables.values():
+                told = {c.name: loses(c, self._wire(c)) for c in state.table.columns}
+                state.lossy = {name: words for name, words in told.items() if words is not None}
         super()._cut()
         mark = self.cutter.mark
         assert mark is not None

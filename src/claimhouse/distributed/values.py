@@ -4,7 +4,7 @@ Debezium decodes a value before it writes it, so its spelling differs from Postg
 is bare hex, arrays are JSON, an interval is ISO 8601, infinity in a date is a far day. What is written below is the way
 back. Ordinary types go through Arrow's string functions; the rare ones through Python, once per distinct value.
 
-What Debezium does not keep, no way back restores (LOST): it is documented, and a table that has such a column says so.
+What Debezium does not keep, no way back restores: `loses` tells it, and a table that has such a column says so.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -21,15 +21,7 @@ import pyarrow.compute as pc
 
 from claimhouse.table import Column
 
-LOST: dict[str, str] = {
-    "array": "lower bounds other than 1, and more than one dimension",
-    "time": "24:00:00 arrives as 00:00:00",
-    "timetz": "the offset: values arrive in UTC",
-    "money": "the currency sign and grouping of lc_monetary",
-    "varbit": "leading zeros",
-    "box, path, polygon, line, lseg, circle": "they arrive as geometry",
-}
-
+NOT_CARRIED = ("interval[]", "money[]")
 _NUMERIC, _BIT, _VARBIT, _TIME, _TIMETZ, _INTERVAL, _POINT = 1700, 1560, 1562, 1083, 1266, 1186, 600
 _DATE, _TIMESTAMP, _TIMESTAMPTZ, _BYTEA, _BOOL = 1082, 1114, 1184, 17, 16
 HEX = 0  # stands for a type that Debezium does not know: it comes as the hex of PostgreSQL's text
@@ -39,6 +31,13 @@ _WORDS = """16 17 18 19 20 21 23 25 26 114 142 600 650 700 701 774 790 829 869 1
 1560 1562 1700 2950 3614 3802 3904 3906 3908 3910 3912 3926"""
 KNOWN = frozenset(map(int, _WORDS.split()))
 KNOWN_BY_NAME = frozenset(("citext", "ltree", "hstore"))
+_LOSES = {
+    _TIME: "24:00:00 arrives as 00:00:00",
+    _TIMETZ: "the offset, values arrive in UTC",
+    _VARBIT: "leading zeros",
+    790: "the currency sign and grouping",
+}
+_GEOMETRY = ("box", "path", "polygon", "line", "lseg", "circle")
 # PGStatement's far days, which stand for infinity.
 _DATES = {
     "+5877611-06-21Z": "infinity",
@@ -48,6 +47,18 @@ _DATES = {
 }
 _SPECIAL = {"NAN": "NaN", "POSITIVE_INFINITY": "Infinity", "NEGATIVE_INFINITY": "-Infinity"}
 _PLAIN_MOMENT = r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:(\.\d*?[1-9])0*|\.0*)?Z$"
+
+
+def loses(column: Column, wire: int) -> str | None:
+    """What streamed values of a column lack, in words; None where nothing. `wire` is that of `source_text`."""
+    if column.type in NOT_CARRIED:
+        return "every value, the column does not come"
+    if column.type.removesuffix("[]") in _GEOMETRY:
+        return "PostgreSQL's spelling, it arrives as geometry"
+    lost = [_LOSES[wire]] if wire in _LOSES else []
+    if column.type.endswith("[]"):
+        lost.append("lower bounds other than 1 and further dimensions")
+    return "; ".join(lost) or None
 
 
 def source_text(values: pa.Array, column: Column, wire: int) -> pa.Array:

@@ -48,7 +48,10 @@ OPEN_END = 1 << 62  # the end of a range that is not exact until a new copy is c
 
 @dataclass(slots=True)
 class TableState:
-    """One source table. `versions`: shapes, oldest first; `inexact`: LSN ranges [from, to) not known exactly."""
+    """One source table. `versions`: shapes, oldest first; `inexact`: LSN ranges [from, to) not known exactly.
+
+    `lossy`: by column, what its streamed values lose on the way here (of the embedded runtime nothing).
+    """
 
     oid: int
     schema: str
@@ -62,6 +65,7 @@ class TableState:
     copies: list[Copy] = field(default_factory=list)
     copies_begun: int = 0
     inexact: list[tuple[int, int]] = field(default_factory=list)
+    lossy: dict[str, str] = field(default_factory=dict)
     storage: dict[str, Any] = field(default_factory=dict)  # what betrays a rewrite: postgres.catalog.Mark
 
     @property

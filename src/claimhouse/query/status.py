@@ -22,7 +22,10 @@ from claimhouse.query.session import Session
 
 @dataclass(frozen=True, slots=True)
 class TableStatus:
-    """One table. `exact_from` is the position since when its history is right, None while it is first copied."""
+    """One table. `exact_from` is the position since when its history is right, None while it is first copied.
+
+    `lossy`: by column, what its streamed values have lost before they reached the lake.
+    """
 
     source: str
     schema: str
@@ -42,6 +45,7 @@ class TableStatus:
     files: int
     bytes: int
     dead_letters: int
+    lossy: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,4 +151,5 @@ def _table(session: Session, snapshot: LakeSnapshot, state: TableState, letters:
         files=len(files),
         bytes=sum(f.size for f in files),
         dead_letters=letters,
+        lossy=state.lossy,
     )
