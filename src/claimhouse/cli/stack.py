@@ -183,6 +183,28 @@ def _dashboards(stack: Stack, url: str, at: str | None) -> None:
 
 
 @app.command()
+def policy(
+    role: Annotated[str, typer.Argument(metavar="ROLE", help="writer, reader or trino.")],
+    lake: Annotated[str, typer.Option("--lake", metavar="URI", help="The lake, s3://bucket/prefix.")],
+    source: Annotated[
+        list[str] | None, typer.Option("--source", metavar="NAME", help="A source in the lake; may be repeated.")
+    ] = None,
+    region: Annotated[str, typer.Option("--region", metavar="NAME", help="Glue's region.")] = "*",
+    account: Annotated[str, typer.Option("--account", metavar="ID", help="The AWS account.")] = "*",
+) -> None:
+    """Print the IAM policy that a role needs for a lake on AWS, and nothing beyond it.
+
+    \b
+    Examples:
+      claimhouse stack policy writer --lake s3://acme-claims/lake
+      claimhouse stack policy trino --lake s3://acme-claims/lake --region eu-central-1 --account 123456789012
+    """
+    from claimhouse.distributed import policies
+
+    emit(policies.policy(role, lake, sources=tuple(source or ["main"]), region=region, account=account))
+
+
+@app.command()
 def logs(
     name: Annotated[str, typer.Argument(metavar="ENGINE", help="Which engine: kafka, connect, trino, spark, …")],
     folder: FolderOption = _FOLDER,
