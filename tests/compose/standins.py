@@ -118,7 +118,7 @@ def override(engine: Engine) -> None:
         "s3": {str(artifacts.cache_folder() / "stack" / "bin" / "versitygw"): "/app/versitygw"},
         "trino": {**java, str(artifacts.trino_home()): "/usr/lib/trino"},
         "metabase": {},
-        **dict.fromkeys(("init", "glue", "pyspark-app", "provision"), own),
+        **dict.fromkeys(("init", "glue", "pyspark-app", "provision", "book", "rules", "console"), own),
         "plugins": {**own, str(debezium): f"/opt/claimhouse/cache/stack/{debezium.name}"},
         "jupyter-lab": {
             **own,
@@ -131,6 +131,7 @@ def override(engine: Engine) -> None:
         name: {"pull_policy": "never", "volumes": [f"{here}:{there}:ro" for here, there in places.items()]}
         for name, places in mounts.items()
     }
+    services["book"]["environment"] = {"BOOK_RATE": "0"}  # rows stand still, to be compared; one test has it live
     services["jupyter-lab"]["environment"] = {"PYTHONPATH": "/opt/claimhouse/src:/opt/jupyter"}
     file = engine.folder / "stand-ins.json"
     file.write_text(json.dumps({"services": services}, indent=1))

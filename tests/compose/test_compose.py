@@ -5,9 +5,11 @@ The tests run in the order in which they stand: a user's day, from the first `up
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +56,19 @@ def test_metabase_is_provisioned(up: Engine) -> None:
     assert [d["name"] for d in metabase.ask("GET", "/api/database")["data"]] == [DATABASE]
 
 
+def test_the_page_shows_claims_and_the_rules_their_hits(up: Engine) -> None:
+    token = up.compose("exec", "-T", "console", "cat", "/stack/secrets/console")
+
+    def page(path: str) -> dict[str, Any]:
+        asked = urllib.request.Request(f"http://127.0.0.1:8090{path}", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return json.load(answer)
+
+    with phase("the page"):
+        assert page("/claims.json")["rows"]
+        until(lambda: bool(page("/fraud.json")["rows"]), True)
+
+
 def test_a_committed_change_travels_from_postgres_to_trino(trino: Trino, source: psycopg.Connection[Any]) -> None:
     commit(source, "first")
     with phase("a change"):
@@ -90,6 +105,17 @@ def test_down_and_up_gives_the_same_rows(up: Engine, trino: Trino, source: psyco
     with psycopg.connect(dsn(up), autocommit=True) as again:
         commit(again, "after all that")
         until(lambda: arrived(trino, "after all that"))
+
+
+def test_the_book_lives_on(up: Engine, trino: Trino) -> None:
+    count = f"SELECT count(*) FROM {VIEWS}.reserve_txn"
+    before = trino.run(count)[0][0]
+    up.compose("run", "--detach", "--name", "living", "--env", "BOOK_RATE=20", "book")
+    try:
+        with phase("the book's own changes"):
+            until(lambda: trino.run(count)[0][0] >= before + 20, True)
+    finally:
+        up.docker("kill", "living")
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,10 @@ def console(
         bool,
         typer.Option("--no-access-log", help="Do not write down who saw which claim: for a lake that is only read."),
     ] = False,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", metavar="PATH", help="Take the address's token from a file: it stays the same."),
+    ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -72,7 +76,8 @@ def console(
         slot=_slot(settings, source),
         audited=not no_access_log,
     )
-    served = listen(made, host=host, port=port, names=tuple(name or ()), behind_proxy=behind_proxy)
+    token = {} if token_file is None else {"token": lambda: _token(token_file)}
+    served = listen(made, host=host, port=port, names=tuple(name or ()), behind_proxy=behind_proxy, **token)
     say(f"the console of {opened.location} listens; Ctrl-C ends it")
     print(served.url, flush=True)
     if open_it:
@@ -80,6 +85,18 @@ def console(
 
         webbrowser.open(served.url)
     served.run()
+
+
+def _token(file: Path) -> str:
+    from claimhouse.errors import UsageError
+
+    try:
+        found = file.read_text().strip()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}", hint="it holds the console's token") from None
+    if len(found) < 20 or not found.isascii() or not found.isprintable():
+        raise UsageError(f"{file} holds no token", hint="put at least 20 random letters and digits into it")
+    return found
 
 
 def _login() -> str:

@@ -183,6 +183,26 @@ def _dashboards(stack: Stack, url: str, at: str | None) -> None:
 
 
 @app.command()
+def env(folder: FolderOption = _FOLDER) -> None:
+    """Print the environment in which every other command works on the stack's lake; it holds the S3 keys.
+
+    For a shell: eval "$(claimhouse stack env)".
+
+    \b
+    Examples:
+      claimhouse stack env
+      claimhouse stack env --folder ./stack > stack.env
+    """
+    import shlex
+
+    from claimhouse.distributed.topology import environment
+
+    stack = _open(folder)
+    for name, value in environment(stack.topology, stack.secrets).items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
 def policy(
     role: Annotated[str, typer.Argument(metavar="ROLE", help="writer, reader or trino.")],
     lake: Annotated[str, typer.Option("--lake", metavar="URI", help="The lake, s3://bucket/prefix.")],

@@ -16,9 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from claimhouse.distributed import artifacts, configs
-from claimhouse.distributed.topology import Secrets, Topology
+from claimhouse.distributed.topology import Secrets, Topology, environment, s3_options
 
-PROVISIONED = Path("/tmp/provisioned")  # the health check's mark
+PROVISIONED = Path("/tmp/provisioned")  # the health checks' marks
+SCORED = Path("/tmp/scored")
+LIVES = Path("/tmp/lives")
+CONSOLE_PORT = 8090
 AT = {
     "postgres": "postgres:5432",
     "kafka": "kafka:9092",
@@ -40,7 +43,8 @@ def init(folder: str) -> int:
     topology.save(root / "topology.json")
     if not (root / "secrets.json").exists():
         Secrets.random().save(root / "secrets.json")
-    keys = Secrets.load(root / "secrets.json")
+    keys = Secrets.load(root / "secrets.json").completed()
+    keys.save(root / "secrets.json")
     for name, text in _files(topology, keys, root).items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +81,7 @@ def _files(topology: Topology, keys: Secrets, root: Path) -> dict[str, str]:
         "secrets/s3_secret": keys.s3_secret,
         "secrets/jupyter": keys.jupyter,
         "secrets/metabase": admin_password(keys),
+        "secrets/console": keys.console,
         "etc/region": topology.region,
         "etc/log4j2.yaml": configs.log4j(),
         "etc/kafka.cluster": artifacts.cluster_id(),
@@ -146,6 +151,37 @@ def provision(stack: str) -> int:
     return status
 
 
+def book(stack: str) -> int:
+    """The demo book lives on, at BOOK_RATE transactions a second; at 0 it rests."""
+    from claimhouse.claims import Simulator
+
+    LIVES.touch()
+    if not (rate := float(os.environ.get("BOOK_RATE", "5"))):
+        os.execvp("sleep", ["sleep", "infinity"])
+    Simulator((Path(stack) / "source.dsn").read_text().strip(), rate=rate, workers=1).run()
+    return 0
+
+
+def rules(stack: str) -> int:
+    """Keeps the hits of the fraud rules, flush by flush."""
+    from claimhouse.fraud import follow
+    from claimhouse.lake.lake import open_lake
+
+    SCORED.unlink(missing_ok=True)
+    topology, keys = Topology.load(Path(stack) / "topology.json"), Secrets.load(Path(stack) / "secrets.json")
+    follow(open_lake(topology.lake, s3_options(topology, keys)), on_step=lambda step: SCORED.touch())
+    return 0
+
+
+def console(stack: str) -> int:
+    """The pages over the stack's lake, at the published port of loopback; does not return."""
+    topology, keys = Topology.load(Path(stack) / "topology.json"), Secrets.load(Path(stack) / "secrets.json")
+    os.environ.update(environment(topology, keys))
+    options = ["--host", EVERYWHERE, "--behind-proxy", "--port", str(CONSOLE_PORT), "--user", "examiner"]
+    options += ["--token-file", str(Path(stack) / "secrets" / "console")]
+    os.execvp(sys.executable, [sys.executable, "-m", "claimhouse", "console", *options])
+
+
 def status(data: str) -> int:
     """Every hop of the stack, one a line; 0 where all are well."""
     from claimhouse.distributed.status import hops
@@ -177,6 +213,9 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "plugins": plugins,
     "job": job,
     "healthy": healthy,
+    "book": book,
+    "rules": rules,
+    "console": console,
     "provision": provision,
     "status": status,
     "listens": listens,

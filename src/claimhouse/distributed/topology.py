@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import socket
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ class Secrets:
     jupyter: str = ""
     metabase: str = ""
     trino: str = ""
+    console: str = ""
 
     def __repr__(self) -> str:
         return "Secrets(***)"
@@ -94,6 +95,11 @@ class Secrets:
     def random(cls) -> Secrets:
         made = {f.name: secrets.token_urlsafe(24) for f in fields(cls)}
         return cls(**{**made, "s3_key": secrets.token_hex(10), "placeholder": "__unchanged_" + secrets.token_hex(16)})
+
+    def completed(self) -> Secrets:
+        """With a secret of its own for whatever an older version had none for."""
+        lacking = {name: made for name, made in asdict(self.random()).items() if not getattr(self, name)}
+        return replace(self, **lacking)
 
     def save(self, path: Path) -> None:
         _write(path, asdict(self), 0o600)
@@ -116,6 +122,15 @@ def s3_options(topology: Topology, keys: Secrets) -> dict[str, str]:
         if url.startswith("http://"):
             options["aws_allow_http"] = "true"
     return options
+
+
+def environment(topology: Topology, keys: Secrets) -> dict[str, str]:
+    """What our own commands read of the environment to find the stack's lake; the secrets are among it."""
+    found = {"CLAIMHOUSE_LAKE_LOCATION": topology.lake, "CLAIMHOUSE_LAKE_REGION": topology.region}
+    if url := topology.s3_url:
+        found["CLAIMHOUSE_LAKE_ENDPOINT"] = url
+        found |= {"AWS_ACCESS_KEY_ID": keys.s3_key, "AWS_SECRET_ACCESS_KEY": keys.s3_secret}
+    return found
 
 
 def free_ports(count: int) -> list[int]:
