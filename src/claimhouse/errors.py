@@ -61,6 +61,10 @@ class SourceLost(SourceError):
     """The slot or the timeline no longer continues what the lake holds."""
 
 
+class SlotLost(SourceLost):
+    """The slot's changes are gone, the history goes on: `claimhouse repair` can bridge it."""
+
+
 class SourceGone(ClaimhouseError):
     """The connection to PostgreSQL broke; trying again is right."""
 

@@ -162,17 +162,63 @@ def test_status_without_the_server_tells_what_the_lake_knows(captured: Any, shel
     assert "warning: main: the server was not asked" in shell.err
 
 
-def test_a_dropped_slot_is_a_finding_of_status_and_stops_run(captured: Any, shell: Shell) -> None:
-    drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()"
+DROP_SLOTS = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()"
+
+
+def _let_go(captured: Any) -> None:
+    """Until the server has let go of the slot, a moment after the run."""
     free = "SELECT bool_and(NOT active) FROM pg_replication_slots WHERE database = current_database()"
     deadline = time.monotonic() + 20
-    while captured.execute(free) != [(True,)]:  # the server lets go of it a moment after the run
+    while captured.execute(free) != [(True,)]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    captured.execute(drop)
+
+
+def test_a_dropped_slot_is_a_finding_of_status_and_stops_run(captured: Any, shell: Shell) -> None:
+    _let_go(captured)
+    captured.execute(DROP_SLOTS)
     assert shell("status") == 1
     assert shell("run", "--once") == 2
     assert "missing" in shell.err
+
+
+def test_repair_says_what_is_lost_and_goes_on_where_told(captured: Any, shell: Shell) -> None:
+    assert shell("repair") == 0
+    assert "nothing is lost" in shell.err
+    _let_go(captured)
+    captured.execute(DROP_SLOTS)
+    captured.execute("DELETE FROM claim WHERE id = 2")
+    assert shell("repair") == 1
+    assert "missing" in shell.out and "--yes" in shell.err
+    told = shell.json("repair", "--yes")
+    assert told["done"] and told["tables"] == 3 and "missing" in told["lost"]
+    assert shell("run", "--once") == 0
+    assert shell.json("query", "SELECT count(*) AS n FROM claim") == [{"n": 1}]
+    assert shell("verify") == 0
+
+
+def test_resync_copies_a_table_anew_without_a_running_capture(captured: Any, shell: Shell) -> None:
+    _let_go(captured)
+    assert shell("resync", "claim", "Sales.*", "--json") == 0, shell.err
+    told = json.loads(shell.out)
+    assert [(t["table"], t["rows"], t["copied"]) for t in told] == [("Sales.Order", 2, True), ("public.claim", 2, True)]
+    assert shell("verify") == 0
+
+
+def test_resync_is_done_by_the_capture_that_runs(captured: Any, live: subprocess.Popen[str], shell: Shell) -> None:
+    active = "SELECT bool_or(active) FROM pg_replication_slots WHERE database = current_database()"
+    deadline = time.monotonic() + 20
+    while captured.execute(active) != [(True,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert shell("resync", "claim", "--wait", "60s") == 0, shell.err
+    assert "yes" in shell.out
+    assert live.poll() is None
+
+
+def test_resync_of_what_is_not_captured_exits_2(captured: Any, shell: Shell) -> None:
+    assert shell("resync", "nothing") == 2
+    assert "no captured table matches nothing" in shell.err
 
 
 def test_doctor_names_what_is_missing_with_sql_that_mends_it(captured: Any, shell: Shell) -> None:

@@ -15,15 +15,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from claimhouse.errors import ClaimhouseError, Fenced, NotExact, NotReady, SlotBusy, SourceLost, UsageError
+from claimhouse.change import lsn_text
+from claimhouse.errors import ClaimhouseError, Fenced, NotExact, NotReady, SlotBusy, SlotLost, SourceLost, UsageError
 from claimhouse.lake.lake import open_lake
 from claimhouse.lake.owner import claim
 from claimhouse.lake.snapshot import take
-from claimhouse.pipeline import Capture, CaptureOptions
+from claimhouse.pipeline import Capture, CaptureOptions, resync
 from claimhouse.postgres import catalog, ddl_trigger
 from claimhouse.postgres import snapshot as copying
 from claimhouse.postgres.server import current_lsn
 from claimhouse.query.session import Session
+from claimhouse.query.status import status
 from claimhouse.verify import VerifyOptions, verify
 
 
@@ -396,6 +398,96 @@ def test_a_slot_that_is_gone_stops_the_capture_and_says_what_is_missing(postgres
     postgres.execute("INSERT INTO t VALUES (1)")
     with pytest.raises(SourceLost, match=r"slot .* is missing.*0/"):
         once(asked)
+
+
+def test_a_lost_slot_is_bridged_where_that_is_asked_for(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t VALUES (1, 1), (2, 2)")
+    postgres.execute("CREATE TABLE keyless (id int); ALTER TABLE keyless REPLICA IDENTITY FULL")
+    asked = options(postgres, tmp_path)
+    done = once(asked)
+    before = done.end_lsn
+    until(lambda: postgres.execute("SELECT bool_or(active) FROM pg_replication_slots") == [(False,)])
+    postgres.execute("SELECT pg_drop_replication_slot(%s)", (done.slot,))
+    postgres.execute("DELETE FROM t WHERE id = 1; UPDATE t SET a = 20 WHERE id = 2; INSERT INTO keyless VALUES (7)")
+    between = current_lsn(postgres.conn)
+    with pytest.raises(SlotLost):
+        once(asked)
+    once(replace(asked, repair=True))
+    postgres.execute("INSERT INTO t VALUES (3, 3)")
+    once(asked)
+    assert query(asked, "SELECT id, a FROM t ORDER BY id") == [(2, 20), (3, 3)]
+    assert query(asked, "SELECT id FROM keyless") == [(7,)]
+    assert query(asked, "SELECT id, a FROM t ORDER BY id", at=lsn_text(before)) == [(1, 1), (2, 2)]
+    with pytest.raises(NotExact):
+        query(asked, "SELECT * FROM t", at=lsn_text(between))
+    assert verify(VerifyOptions("main", postgres.dsn, asked.location)).differences == []
+
+
+def test_a_repair_that_is_killed_before_its_first_cut_can_be_done_again(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    asked = options(postgres, tmp_path)
+    done = once(asked)
+    until(lambda: postgres.execute("SELECT bool_or(active) FROM pg_replication_slots") == [(False,)])
+    postgres.execute("SELECT pg_drop_replication_slot(%s)", (done.slot,))
+    postgres.execute("INSERT INTO t VALUES (2)")
+    postgres.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (done.slot,))  # all that it had done
+    with pytest.raises(SlotLost, match="moved"):
+        once(asked)
+    once(replace(asked, repair=True))
+    assert query(asked, "SELECT id FROM t ORDER BY id") == [(1,), (2,)]
+
+
+def test_a_table_is_copied_anew_on_request_while_others_stream(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t SELECT g, g FROM generate_series(1, 9) g"
+    )
+    postgres.execute("CREATE TABLE other (id int PRIMARY KEY)")
+    asked = options(postgres, tmp_path)
+    once(asked)
+    lake = open_lake(asked.location)
+
+    def copies() -> list[int]:
+        (state,) = [s for s in take(lake, "main").registry.tables.values() if s.name == "t"]
+        return [c.number for c in state.copies if c.exact_from is not None]
+
+    with running(asked), psycopg.connect(postgres.dsn) as open_one:
+        open_one.execute("INSERT INTO t VALUES (100, 1)")  # the copy's fence waits for it
+        resync.ask(postgres.conn, postgres.execute("SELECT 't'::regclass::oid::bigint")[0][0])
+        postgres.execute("INSERT INTO other VALUES (1); UPDATE t SET a = -a WHERE id = 1")
+        until(lambda: query(asked, "SELECT id FROM other") == [(1,)])
+        assert copies() == [1]
+        assert query(asked, "SELECT count(*), min(a) FROM t") == [(9, -1)]
+        open_one.commit()
+        until(lambda: copies() == [1, 2])
+    assert query(asked, "SELECT count(*), min(a) FROM t") == [(10, -1)]
+
+
+def test_a_table_that_an_error_stopped_is_taken_up_again_on_request(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'x')")
+    asked = options(postgres, tmp_path)
+    once(asked)
+    postgres.execute("ALTER TABLE t ADD COLUMN b text, ADD COLUMN \"B\" text; INSERT INTO t VALUES (2, 'y')")
+    assert once(asked).errored
+    postgres.execute("INSERT INTO t VALUES (3, 'z')")
+    postgres.execute('ALTER TABLE t DROP COLUMN "B"; INSERT INTO t VALUES (4, $$z$$)')
+    oid = postgres.execute("SELECT 't'::regclass::oid::bigint")[0][0]
+    with running(asked):
+        resync.ask(postgres.conn, oid)
+        until(lambda: query(asked, "SELECT id, a FROM t ORDER BY id") == [(1, "x"), (2, "y"), (3, "z"), (4, "z")])
+        postgres.execute("INSERT INTO t VALUES (5, 'later')")
+        until(lambda: query(asked, "SELECT max(id) FROM t") == [(5,)])
+    assert not once(asked).errored
+    assert status(open_lake(asked.location)).ok
+    assert verify(VerifyOptions("main", postgres.dsn, asked.location)).differences == []
+
+
+@pytest.mark.parametrize("content", ["", "x", "-1", "99999999999999", "4711"])
+def test_a_request_that_names_no_captured_table_changes_nothing(postgres: Any, tmp_path: Path, content: str) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    asked = options(postgres, tmp_path)
+    once(asked)
+    postgres.execute("SELECT pg_logical_emit_message(true, %s, %s)", (resync.PREFIX, content))
+    assert once(asked).copied_rows == 0
 
 
 def test_a_slot_moved_by_someone_else_stops_the_capture(postgres: Any, tmp_path: Path) -> None:

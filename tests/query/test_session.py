@@ -447,16 +447,17 @@ def test_an_errored_table_and_a_dead_letter_are_warned_about_once(book: Book) ->
     table = book.table("claim", CLAIM, rows=START)
     book.table("fine", {"id": "int8"})
     state = book.registry.tables[table.folder]
-    state.status, state.error, state.errored_at = "errored", "a value cannot be kept", 900
+    state.status, state.error, state.errored_at = "errored", "a value cannot be kept", 1100
+    book.commit()
     book.cut()
-    deadletters.put(book.lake, "main", 1, table.folder, 900, "a value cannot be kept")
+    deadletters.put(book.lake, "main", 1, table.folder, 1100, "a value cannot be kept")
     with Session(book.lake) as session:
         session.sql("FROM fine")
         assert session.warnings == []
         for _ in range(2):
             session.sql("FROM claim")
         assert len(session.warnings) == 2
-        assert "errored since 0/384" in session.warnings[0]
+        assert "errored since 0/44C" in session.warnings[0]
 
 
 def test_a_dropped_table_is_named_and_still_there_in_the_past(book: Book) -> None:

@@ -44,10 +44,20 @@ def test_an_errored_table_and_an_open_dead_letter_are_not_ok(tmp_path: Path) -> 
     table = book.table("claim", {"id": "int8"}, rows=[{"id": 1}])
     book.cut()
     assert status(book.lake).ok
-    deadletters.put(book.lake, "main", 1, table.folder, 1000, "too large")
+    deadletters.put(book.lake, "main", 1, table.folder, 1100, "too large")
+    assert status(book.lake).ok, "the newest cut does not reach it yet"
+    book.commit()
+    book.cut()
     told = status(book.lake)
     assert not told.ok
     assert told.sources[0].tables[0].dead_letters == 1
+    book.copy(table, [{"id": 1}])
+    book.live(table)
+    book.cut()
+    assert status(book.lake).ok, "a copy behind it answers a dead letter"
+    deadletters.put(book.lake, "main", 1, table.folder, 1200, "too large")
+    book.commit()
+    book.cut()
     other = Book("", "billing", lake=book.lake)
     broken = other.table("invoice", {"id": "int8"}, rows=[{"id": 1}])
     state = other.registry.tables[broken.folder]

@@ -18,6 +18,7 @@ from claimhouse.cli import (
     fraud,
     history,
     init,
+    mend,
     query,
     run,
     stack,
@@ -66,6 +67,8 @@ app.command()(access.access)
 app.command()(figures.figures)
 app.command()(figures.triangle)
 app.command()(verify.verify)
+app.command()(mend.resync)
+app.command()(mend.repair)
 app.command()(connect.connect)
 app.command()(detach.detach)
 app.add_typer(fraud.app, name="fraud")

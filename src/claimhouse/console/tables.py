@@ -48,7 +48,8 @@ def _table_row(reading: Reading, name: TableName, rows: int | None, pulse: Pulse
     session = reading.session
     snapshot, state = session.snapshots[name.source], session.states[name]
     record = snapshot.record.table(state.folder) if snapshot.record else TableRecord()
-    letters = [d for d in deadletters.letters(session.lake, name.source) if d.folder == state.folder]
+    found = deadletters.letters(session.lake, name.source)
+    letters = deadletters.still_open(found, state, session.positions[name.source].lsn)
     known = pulse.sources.get(name.source)
     touched = [c.mark for c in snapshot.cuts if c.mark.rows(state.folder)]
     exact = [c.exact_from for c in state.copies if c.exact_from is not None]

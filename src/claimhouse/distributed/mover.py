@@ -135,6 +135,9 @@ class Mover(CaptureLoop):
     def idle_position(self, raw: Window) -> int:
         return 0
 
+    def forget(self, oid: int) -> None:
+        """Nothing to forget: each window asks for its tables' shapes."""
+
     def confirm(self, lsn: int, flush: bool = False) -> None:
         """Nothing to confirm: Debezium holds the slot."""
 

@@ -1,15 +1,18 @@
 """What could not be kept, and why: one small object each, listed by status, opened by whoever repairs.
 
-A dead letter names table and position, never a value. A table with an open one is not exact from its position on.
+A dead letter names table and position, never a value. A table with an open one is not exact from its position on, until
+a copy that was begun behind it is complete: then the rows are the source's again, and the letter tells of the past.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from claimhouse.lake.lake import Lake
+from claimhouse.lake.registry import TableState
 from claimhouse.lake.storage import Exists
 
 
@@ -39,3 +42,10 @@ def letters(lake: Lake, source: str) -> list[DeadLetter]:
     """All of a source, oldest position first."""
     prefix = f"control/dead_letters/{source}/"
     return [DeadLetter(**json.loads(lake.store.get(prefix + name))) for name in lake.store.list(prefix)]
+
+
+def still_open(found: Iterable[DeadLetter], state: TableState, lsn: int) -> list[DeadLetter]:
+    """Those of a table that its rows at a position lack."""
+    copy = state.copy_at(lsn)
+    since = copy.at if copy is not None else 0
+    return [d for d in found if d.folder == state.folder and since < d.lsn <= lsn]

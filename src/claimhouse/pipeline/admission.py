@@ -12,7 +12,7 @@ from dataclasses import replace
 import psycopg
 
 from claimhouse.change import lsn_text
-from claimhouse.errors import NotReady, SourceLost, UsageError
+from claimhouse.errors import NotReady, SlotBusy, SlotLost, SourceLost, UsageError
 from claimhouse.lake.registry import Registry, TableState
 from claimhouse.lake.tail import CutMark
 from claimhouse.pipeline.copies import begin_copy
@@ -36,7 +36,8 @@ def insist_logical(capabilities: Capabilities) -> None:
 
 
 def insist_continuous(conn: psycopg.Connection, capabilities: Capabilities, registry: Registry, mark: CutMark) -> None:
-    """Raises SourceLost unless this source goes on from exactly where the lake's newest cut ends."""
+    """Raises SourceLost unless this source goes on from exactly where the lake's newest cut ends; SlotLost where it is
+    the same history, and only the slot's changes are gone."""
 
     def lost(what: str, hint: str = "capture it under a new source name (--name), or into a new lake") -> SourceLost:
         return SourceLost(f"source {registry.source}: {what}", hint=hint)
@@ -56,13 +57,16 @@ def insist_continuous(conn: psycopg.Connection, capabilities: Capabilities, regi
     here = current_lsn(conn)
     if here < mark.end_lsn:
         raise lost(f"the server is at {lsn_text(here)}, behind the lake's {end}: it was restored from a backup")
+    bridge = f"claimhouse repair --name {registry.source}: a new slot, and every table copied anew"
     slot = publication.slot_state(conn, registry.slot)
     if slot is None or slot.wal_status == "lost":
         state = "missing" if slot is None else "lost"
-        raise lost(f"slot {registry.slot} is {state}: the changes from {end} to {lsn_text(here)} are gone")
+        gone = f"slot {registry.slot} is {state}: the changes from {end} to {lsn_text(here)} are gone"
+        raise SlotLost(f"source {registry.source}: {gone}", hint=bridge)
     if (slot.confirmed_flush_lsn or 0) > mark.end_lsn:
         moved = lsn_text(slot.confirmed_flush_lsn or 0)
-        raise lost(f"slot {registry.slot} was moved to {moved} by someone else, the lake ends at {end}")
+        gone = f"slot {registry.slot} was moved to {moved} by someone else, the lake ends at {end}"
+        raise SlotLost(f"source {registry.source}: {gone}", hint=bridge)
 
 
 class Admission:
@@ -95,6 +99,16 @@ class Admission:
         if first:
             position = publication.ensure_slot(self._conn, self._registry.slot, waiting=self._waiting)
         return self._register_all(described, position, storage), position
+
+    def renew_slot(self) -> int:
+        """Drops a slot whose changes are lost and makes it anew; where it begins. Raises SlotBusy while it is read."""
+        name = self._registry.slot
+        found = publication.slot_state(self._conn, name)
+        if found is not None and found.active_pid is not None:
+            raise SlotBusy(f"slot {name} is being read by server process {found.active_pid}", hint="stop it first")
+        if found is not None:
+            publication.drop_slot(self._conn, name)
+        return publication.ensure_slot(self._conn, name, waiting=self._waiting)
 
     def admit(self) -> list[TableState]:
         """Tables that match and are new since the last look; their P is the position before they are published.

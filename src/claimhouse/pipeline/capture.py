@@ -17,12 +17,13 @@ from dataclasses import replace
 from typing import Any
 
 from claimhouse.change import Decoded
-from claimhouse.errors import ClaimhouseError, SlotBusy, SourceError, SourceGone
+from claimhouse.errors import ClaimhouseError, SlotBusy, SlotLost, SourceError, SourceGone
 from claimhouse.lake import flushes, registry
 from claimhouse.lake.lake import Lake, create
 from claimhouse.lake.owner import Owner, claim
-from claimhouse.lake.registry import Registry, TableState
+from claimhouse.lake.registry import OPEN_END, Registry, TableState
 from claimhouse.lake.tail import CutMark, Part, Tail, cut_numbers, read_mark
+from claimhouse.pipeline import resync
 from claimhouse.pipeline.admission import Admission, insist_continuous, insist_logical
 from claimhouse.pipeline.copies import Copies
 from claimhouse.pipeline.cutting import Cutter, Pending
@@ -129,6 +130,7 @@ class CaptureLoop:
         options, conn = self.options, self.admin
         capabilities = Capabilities.of(conn)
         insist_logical(capabilities)
+        bridged = False
         numbers = cut_numbers(self.lake, options.source)
         self.found = mark = read_mark(self.lake, options.source, numbers[-1]) if numbers else None
         if mark is None:
@@ -143,7 +145,12 @@ class CaptureLoop:
             )
         else:
             self.registry = registry.load(self.lake, options.source, mark.registry)
-            self._insist_continuous(capabilities, mark)
+            try:
+                self._insist_continuous(capabilities, mark)
+            except SlotLost:
+                if not options.repair:
+                    raise
+                bridged = True
         self.summary.slot = self.registry.slot
         self.xids = Xids.of(conn)
         self.shapes = Shapes(self.registry, self._describe, self._copy_anew)
@@ -153,12 +160,24 @@ class CaptureLoop:
         fresh, self.begin = self.admission.start(first=mark is None)
         if mark is None:
             self.registry.surveyed = self.begin
+        elif bridged:
+            self.begin = self._bridge(mark)
         else:
             self.begin = mark.end_lsn
         self._admitted(fresh)
         if options.once:
             self.target = current_lsn(conn)
         self._look(time.monotonic())
+
+    def _bridge(self, mark: CutMark) -> int:
+        """A slot of its own again, and every table copied anew: what the old slot would have brought is a range that
+        is not known exactly. The position to stream from."""
+        begin = self.admission.renew_slot()
+        for state in self.registry.tables.values():
+            if state.status not in ("errored", "gone"):
+                state.inexact.append((mark.end_lsn + 1, OPEN_END))  # what the lake ends with is known
+                self.copies.anew(state, begin)
+        return begin
 
     def claim(self) -> Owner:
         """Becomes the source's owner. Raises SourceGone where an earlier one has just made another cut."""
@@ -354,6 +373,9 @@ class CaptureLoop:
         """A logical message of ours: the DDL trigger tells what happened exactly here; a heartbeat asks for a cut."""
         if prefix == HEARTBEAT:
             self._wants_cut()
+        if prefix == resync.PREFIX and (oid := resync.read(content)) is not None:
+            self.shapes.resync(oid, lsn)
+            self.decoder.forget(oid)
         if prefix != ddl_trigger.PREFIX:
             return
         try:

@@ -21,6 +21,7 @@ class CaptureOptions:
     flush_interval: float = 2.0
     once: bool = False
     spill_bytes: int = 64 << 20
+    repair: bool = False  # where the slot's changes are lost, begin with a new slot and copy the tables anew
     generated: bool = True  # stored generated columns too, where the server can send them
 
 

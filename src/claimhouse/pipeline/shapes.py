@@ -62,6 +62,20 @@ class Shapes:
             state.inexact.append((lsn, OPEN_END))
             self._copy_anew(state, lsn)
 
+    def resync(self, oid: int, lsn: int) -> None:
+        """Somebody asks for a new copy; a table that was stopped is taken up again, by the shape that it has now."""
+        state = self._by_oid.get(oid)
+        if state is None or state.status == "gone":
+            return
+        if state.status == "errored":
+            state.inexact.append((state.errored_at or lsn, OPEN_END))
+            state.status, state.error, state.errored_at = "copying", None, None
+            described = self._describe(oid)
+            if described is not None and self.take(state, described, lsn, exact=False):
+                return  # its new shape asked for the copy already
+        if state.status != "errored":
+            self._copy_anew(state, lsn)
+
     def dropped(self, oid: int, lsn: int, known: int | None = None) -> None:
         """The table is gone from this position on; with `known`, the last position at which it was there."""
         state = self._by_oid.pop(oid, None)

@@ -169,13 +169,13 @@ def find_tables(conn: psycopg.Connection[Any], patterns: Sequence[str] = ()) -> 
     wanted = [p for p in patterns if not p.startswith("!")]
     unwanted = [p[1:] for p in patterns if p.startswith("!")]
     for pattern in wanted:
-        if not set(pattern) & set("*?[") and not any(_matches(pattern, r[1], r[2]) for r in rows):
+        if not set(pattern) & set("*?[") and not any(matches(pattern, r[1], r[2]) for r in rows):
             raise UsageError(f"there is no table {pattern}", hint="`schema.table`, in the source's exact spelling")
     found = [
         _info(row, named=bool(wanted))
         for row in rows
-        if (not wanted or any(_matches(p, row[1], row[2]) for p in wanted))
-        and not any(_matches(p, row[1], row[2]) for p in unwanted)
+        if (not wanted or any(matches(p, row[1], row[2]) for p in wanted))
+        and not any(matches(p, row[1], row[2]) for p in unwanted)
     ]
     return _without_twins([info for info in found if info is not None])
 
@@ -322,7 +322,7 @@ def _fresh(physical: str, taken: Collection[str]) -> str:
     return name
 
 
-def _matches(pattern: str, schema: str, name: str) -> bool:
+def matches(pattern: str, schema: str, name: str) -> bool:
     if pattern == f"{schema}.{name}" or (schema == "public" and fnmatchcase(name, pattern) and "." not in pattern):
         return True
     dots = (place for place, char in enumerate(pattern) if char == ".")

@@ -296,6 +296,12 @@ def ensure_slot(
     return found.confirmed_flush_lsn
 
 
+def drop_slot(conn: psycopg.Connection[Any], slot: str) -> None:
+    """Take the slot away, and with it what it holds back. Needs autocommit. Raises SourceError."""
+    with explained(f"dropping slot {slot}"):
+        conn.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+
+
 def _create_slot(
     conn: psycopg.Connection[Any], slot: str, failover: bool, waiting: Callable[[float], None] | None
 ) -> int:

@@ -221,7 +221,7 @@ class Session:
             self.warnings.append(f"table {state.label} is not exact: it was rewritten, and is being copied anew")
         if table.source not in self._letters:
             self._letters[table.source] = deadletters.letters(self.lake, table.source)
-        if open_ := [d for d in self._letters[table.source] if d.folder == state.folder and d.lsn <= position.lsn]:
+        if open_ := deadletters.still_open(self._letters[table.source], state, position.lsn):
             self.warnings.append(f"table {state.label} is not exact: {len(open_)} changes could not be kept")
 
 

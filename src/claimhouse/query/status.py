@@ -104,7 +104,8 @@ def status(lake: Lake) -> LakeStatus:
 
 def _source(session: Session, snapshot: LakeSnapshot) -> SourceStatus:
     mark, record, registry = snapshot.mark, snapshot.record, snapshot.registry
-    letters = deadletters.letters(snapshot.lake, snapshot.source)
+    found, end = deadletters.letters(snapshot.lake, snapshot.source), mark.end_lsn
+    letters = [d for state in registry.tables.values() for d in deadletters.still_open(found, state, end)]
     by_folder = Counter(letter.folder for letter in letters)
     tables = [_table(session, snapshot, state, by_folder[f]) for f, state in sorted(registry.tables.items())]
     return SourceStatus(
