@@ -11,7 +11,7 @@ stack-down: $(VENV)/.stack ## stop the full stack; its data stays
 	@$(BIN)/claimhouse stack down --folder $(STACK)
 
 test-stack: $(VENV)/.stack ## the full stack's tests, every engine real
-	@$(BIN)/python -m pytest tests/stack -m stack --durations=10 $(PYTEST)
+	@$(BIN)/python -m pytest tests/stack tests/spark -m stack --durations=10 $(PYTEST)
 
 test-compose: $(VENV)/.stack ## compose.yaml under a Docker Engine of its own, over stand-in images; needs root
 	@$(BIN)/python -m tests.compose $(PYTEST)

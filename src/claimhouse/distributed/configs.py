@@ -163,7 +163,7 @@ def trino(topology: Topology, data: Path, plugins: Path, *, bind: str = "127.0.0
 
 
 def spark(topology: Topology, keys: Secrets, jars: str, scratch: Path, *, memory: str = "1200m") -> dict[str, str]:
-    """Spark's settings for the streaming job and for notebooks; without S3 keys where AWS's own chain gives them."""
+    """Spark's settings for the streaming job and for notebooks; without S3 keys where `keys` has none."""
     own = topology.s3_url
     return {
         "spark.master": "local[2]",
@@ -190,10 +190,13 @@ def spark(topology: Topology, keys: Secrets, jars: str, scratch: Path, *, memory
                 "spark.hadoop.fs.s3a.endpoint": own,
                 "spark.hadoop.fs.s3a.path.style.access": "true",
                 "spark.hadoop.fs.s3a.connection.ssl.enabled": str(own.startswith("https")).lower(),
-                "spark.hadoop.fs.s3a.access.key": keys.s3_key,
-                "spark.hadoop.fs.s3a.secret.key": keys.s3_secret,
             }
             if own
+            else {}
+        ),
+        **(
+            {"spark.hadoop.fs.s3a.access.key": keys.s3_key, "spark.hadoop.fs.s3a.secret.key": keys.s3_secret}
+            if own and keys.s3_key
             else {}
         ),
     }

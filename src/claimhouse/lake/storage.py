@@ -59,6 +59,17 @@ def open_store(location: str | os.PathLike[str], options: Mapping[str, str] | No
     return FolderStore(Path(text.removeprefix("file://")))
 
 
+def s3_settings(options: Mapping[str, str]) -> dict[str, str | None]:
+    """endpoint, region, access_key_id, secret_access_key, session_token: of the options, or else of AWS_* variables."""
+    return {
+        "endpoint": _option(options, "endpoint", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        "region": _option(options, "region", "AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1",
+        "access_key_id": _option(options, "access_key_id", "AWS_ACCESS_KEY_ID"),
+        "secret_access_key": _option(options, "secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+        "session_token": _option(options, "session_token", "AWS_SESSION_TOKEN"),
+    }
+
+
 class Store:
     """Objects by key (`control/lake.json`); keys use `/` on every system."""
 
@@ -247,13 +258,7 @@ class BucketStore(Store):
         parts = urlsplit(location)
         self.location = location.rstrip("/")
         self.prefix = parts.path.strip("/")
-        given = {
-            "endpoint": _option(options, "endpoint", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
-            "region": _option(options, "region", "AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1",
-            "access_key_id": _option(options, "access_key_id", "AWS_ACCESS_KEY_ID"),
-            "secret_access_key": _option(options, "secret_access_key", "AWS_SECRET_ACCESS_KEY"),
-            "session_token": _option(options, "session_token", "AWS_SESSION_TOKEN"),
-        }
+        given = s3_settings(options)
         config: Any = {f"aws_{name}": value for name, value in given.items() if value}
         http = _http_allowed(str(given["endpoint"] or ""), _option(options, "allow_http", "AWS_ALLOW_HTTP"))
         self.delta_options = {name.upper(): value for name, value in config.items()}
