@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.compose.conftest import phase
-from tests.compose.engine import Engine
+from tests.compose.engine import ROOT, Engine
 
 from claimhouse.distributed.metabase import DATABASE, EMAIL, Api
 from claimhouse.distributed.trino import Trino
@@ -26,6 +26,18 @@ ONCE = {"init", "plugins"}  # they do their work and end
 VIEWS = "main__public"
 COUNTS = " UNION ALL ".join(f"SELECT '{t}', count(*) FROM %s.{t}" for t in ("claim", "party", "payment", "reserve_txn"))
 COUNTS += " ORDER BY 1"
+# What a kernel of JupyterLab can do: the variables are those of the server's own process.
+KERNEL = """
+import contextlib, os, pathlib
+for found in pathlib.Path("/proc").glob("[0-9]*/environ"):
+    with contextlib.suppress(OSError):
+        words = dict(w.split("=", 1) for w in found.read_text().split("\\0") if "=" in w)
+        if "JUPYTER_TOKEN" in words:
+            os.environ |= words
+import pyspark, claimhouse, claimhouse.spark
+with claimhouse.open(os.environ["CLAIMHOUSE_LAKE_LOCATION"]) as lake:
+    print(lake.lake.location, lake.table("claim").count() > 0)
+"""
 
 
 def test_up_alone_brings_every_service_up_healthy(up: Engine) -> None:
@@ -46,6 +58,13 @@ def test_the_claims_book_is_in_trino(up: Engine, trino: Trino, source: psycopg.C
 def test_status_finds_every_hop_well(up: Engine) -> None:
     told = up.compose("exec", "-T", "pyspark-app", "python", "-m", "claimhouse.distributed.compose", "status", "/data")
     assert [line.split()[1] for line in told.splitlines()] == ["ok"] * 8
+
+
+def test_jupyterlab_has_the_notebooks_and_reads_the_lake(up: Engine) -> None:
+    names = sorted(p.name for p in (ROOT / "notebooks").glob("*.ipynb"))
+    inside = "import os; print(*sorted(n for n in os.listdir('/notebooks') if n.endswith('.ipynb')), sep='\\n')"
+    assert up.compose("exec", "-T", "jupyter-lab", "python", "-c", inside).splitlines() == names
+    assert up.compose("exec", "-T", "jupyter-lab", "python", "-c", KERNEL).split() == ["s3://claimhouse/lake", "True"]
 
 
 def test_metabase_is_provisioned(up: Engine) -> None:

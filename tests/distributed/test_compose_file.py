@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 
 from claimhouse.distributed import versions
-from claimhouse.distributed.compose import init
+from claimhouse.distributed.compose import init, lake_environment, lay_notebooks
 from claimhouse.distributed.topology import Secrets
+from claimhouse.lake.storage import open_store
 
 yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__).parents[2]
@@ -63,7 +65,7 @@ def test_every_port_is_on_loopback(services: dict[str, dict[str, Any]]) -> None:
 def test_every_lasting_service_has_a_health_check_a_limit_and_restarts(services: dict[str, dict[str, Any]]) -> None:
     lasting = {n: s for n, s in services.items() if n not in ("init", "plugins")}
     assert all("healthcheck" in s and s["restart"] == "unless-stopped" for s in lasting.values())
-    assert sum(_megabytes(s["mem_limit"]) for s in lasting.values()) <= 7680  # the rest is the system's
+    assert sum(_megabytes(s["mem_limit"]) for s in lasting.values()) <= 7808  # of 8 GB; the rest is the system's
 
 
 def test_no_password_stands_in_the_file(services: dict[str, dict[str, Any]]) -> None:
@@ -81,6 +83,36 @@ def test_init_makes_secrets_once_and_keeps_them(tmp_path: Path) -> None:
     assert repr(keys) == "Secrets(***)"
     assert (tmp_path / "secrets" / "s3_key").read_text() == keys.s3_key
     assert keys.postgres not in (tmp_path / "etc" / "connect" / "connect.properties").read_text()
+
+
+def test_notebooks_are_laid_once_and_a_users_own_stay(tmp_path: Path, services: dict[str, dict[str, Any]]) -> None:
+    lab = services["jupyter-lab"]
+    assert lab["entrypoint"][-3:] == ["/stack", "/examples", "/notebooks"]
+    assert {"notebooks:/notebooks", "etc:/stack:ro", "./notebooks:/examples:ro"} == set(lab["volumes"])
+    names = sorted(p.name for p in (ROOT / "notebooks").glob("*.ipynb"))
+    (tmp_path / names[0]).write_text("mine")
+    assert lay_notebooks(ROOT / "notebooks", tmp_path) == names[1:]
+    assert lay_notebooks(ROOT / "notebooks", tmp_path) == []
+    assert (tmp_path / names[0]).read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    assert (tmp_path / names[1]).read_bytes() == (ROOT / "notebooks" / names[1]).read_bytes()
+
+
+def test_kernels_find_the_stacks_lake_by_their_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    init(str(tmp_path))
+    for name, value in lake_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    store = open_store(os.environ["CLAIMHOUSE_LAKE_LOCATION"])
+    keys = Secrets.load(tmp_path / "secrets.json")
+    assert store.location == "s3://claimhouse/lake"
+    assert store.delta_options == {
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": "http://s3:7070",
+        "AWS_ACCESS_KEY_ID": keys.s3_key,
+        "AWS_SECRET_ACCESS_KEY": keys.s3_secret,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_CONDITIONAL_PUT": "etag",
+    }
 
 
 def _megabytes(limit: str) -> int:

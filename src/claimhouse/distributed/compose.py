@@ -201,11 +201,35 @@ def listens(port: str) -> int:
     return 0
 
 
-def jupyter(stack: str) -> int:
-    """JupyterLab with a token of its own; does not return."""
+def jupyter(stack: str, examples: str, folder: str) -> int:
+    """JupyterLab over `folder`, with a token of its own and the lake's address for its kernels; does not return."""
+    lay_notebooks(Path(examples), Path(folder))
+    os.environ |= lake_environment(Path(stack))
     os.environ["JUPYTER_TOKEN"] = Secrets.load(Path(stack) / "secrets.json").jupyter
-    options = ["--ip=0.0.0.0", "--port=8888", "--no-browser", "--allow-root", "--ServerApp.root_dir=/notebooks"]
+    options = ["--ip=0.0.0.0", "--port=8888", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}"]
     os.execvp("jupyter", ["jupyter", "lab", *options])
+
+
+def lay_notebooks(examples: Path, folder: Path) -> list[str]:
+    """Copy the notebooks that are not there; what a user has changed, or has under that name, stays. Their names."""
+    made: list[str] = []
+    for example in sorted(examples.glob("*.ipynb")):
+        target = folder / example.name
+        if not target.exists():
+            part = target.with_name(f".{target.name}.part")
+            shutil.copyfile(example, part)
+            part.rename(target)
+            made.append(target.name)
+    return made
+
+
+def lake_environment(stack: Path) -> dict[str, str]:
+    """The variables by which `claimhouse.open` and `claimhouse.spark.session` find the stack's lake and its keys."""
+    topology, keys = Topology.load(stack / "topology.json"), Secrets.load(stack / "secrets.json")
+    options = {name.upper(): value for name, value in s3_options(topology, keys).items()}
+    if endpoint := options.pop("AWS_ENDPOINT", None):
+        options["AWS_ENDPOINT_URL"] = endpoint
+    return {"CLAIMHOUSE_LAKE_LOCATION": topology.lake, **options}
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
