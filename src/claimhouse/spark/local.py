@@ -50,7 +50,8 @@ def session(
         return active
     if not any((artifacts.engine_folder("spark") / "jars").glob("*.jar")):
         artifacts.fetch(["spark"])
-    os.environ.setdefault("JAVA_HOME", str(artifacts.java(17).parent.parent))
+    if "JAVA_HOME" not in os.environ:
+        os.environ["JAVA_HOME"] = str(artifacts.java(17).parent.parent)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # no look at the machine's name, and no warning about it
     found = s3_settings(storage_options or {})
     place = Topology(s3_endpoint=found["endpoint"], region=found["region"] or "us-east-1")

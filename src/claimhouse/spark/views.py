@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 
 def flushed(location: str, *, source: str = "main", storage_options: Mapping[str, str] | None = None) -> str:
-    """The position of the newest flush, e.g. `0/16B3748`: a moment that Spark and `claimhouse.open` can both be asked
-    for. Raises NotALake, NotExact where nothing is flushed yet."""
+    """The position of the newest flush, e.g. `0/16B3748`: a moment that every engine can be asked for.
+
+    Raises NotALake, NotExact where nothing is flushed yet.
+    """
     return str(_moment(open_lake(location, storage_options), source, None, "UTC").position)
 
 
