@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from dataclasses import asdict
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -203,3 +206,13 @@ def test_no_secret_stands_in_logs_or_in_connects_answers(stack: Stack) -> None:
     texts = [p.read_text(errors="replace") for p in (stack.folder / "logs").iterdir()]
     texts.append(str(stack.connect._ask("GET", f"/connectors/{stack.topology.prefix}")))
     assert not [s for s in planted for text in texts if s in text]
+
+
+def test_no_secret_stands_on_a_command_line(stack: Stack) -> None:
+    planted = {k: v for k, v in asdict(stack.secrets).items() if v and k != "placeholder"}
+    lines = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it ended
+            lines.append(process.read_text(errors="replace"))
+    assert any("pyspark" in line or "spark" in line for line in lines)
+    assert not [k for k, v in planted.items() for line in lines if v in line]

@@ -175,8 +175,7 @@ def rules(stack: str) -> int:
 
 def console(stack: str) -> int:
     """The pages over the stack's lake, at the published port of loopback; does not return."""
-    topology, keys = Topology.load(Path(stack) / "topology.json"), Secrets.load(Path(stack) / "secrets.json")
-    os.environ.update(environment(topology, keys))
+    os.environ |= lake_environment(Path(stack))
     options = ["--host", EVERYWHERE, "--behind-proxy", "--port", str(CONSOLE_PORT), "--user", "examiner"]
     options += ["--token-file", str(Path(stack) / "secrets" / "console")]
     os.execvp(sys.executable, [sys.executable, "-m", "claimhouse", "console", *options])
@@ -224,12 +223,8 @@ def lay_notebooks(examples: Path, folder: Path) -> list[str]:
 
 
 def lake_environment(stack: Path) -> dict[str, str]:
-    """The variables by which `claimhouse.open` and `claimhouse.spark.session` find the stack's lake and its keys."""
-    topology, keys = Topology.load(stack / "topology.json"), Secrets.load(stack / "secrets.json")
-    options = {name.upper(): value for name, value in s3_options(topology, keys).items()}
-    if endpoint := options.pop("AWS_ENDPOINT", None):
-        options["AWS_ENDPOINT_URL"] = endpoint
-    return {"CLAIMHOUSE_LAKE_LOCATION": topology.lake, **options}
+    """Where a folder's stack has its lake, and the keys."""
+    return environment(Topology.load(stack / "topology.json"), Secrets.load(stack / "secrets.json"))
 
 
 COMMANDS: dict[str, Callable[..., int]] = {

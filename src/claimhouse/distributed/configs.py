@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from claimhouse.distributed.topology import Secrets, Topology
+from claimhouse.distributed.topology import Topology
 
 Files = dict[str, str]
 
@@ -162,8 +162,8 @@ def trino(topology: Topology, data: Path, plugins: Path, *, bind: str = "127.0.0
     }
 
 
-def spark(topology: Topology, keys: Secrets, jars: str, scratch: Path, *, memory: str = "1200m") -> dict[str, str]:
-    """Spark's settings for the streaming job and for notebooks; without S3 keys where `keys` has none."""
+def spark(topology: Topology, jars: str, scratch: Path, *, memory: str = "1200m") -> dict[str, str]:
+    """Spark's settings for the streaming job and for notebooks: without S3 keys, for they end on a command line."""
     own = topology.s3_url
     return {
         "spark.master": "local[2]",
@@ -192,11 +192,6 @@ def spark(topology: Topology, keys: Secrets, jars: str, scratch: Path, *, memory
                 "spark.hadoop.fs.s3a.connection.ssl.enabled": str(own.startswith("https")).lower(),
             }
             if own
-            else {}
-        ),
-        **(
-            {"spark.hadoop.fs.s3a.access.key": keys.s3_key, "spark.hadoop.fs.s3a.secret.key": keys.s3_secret}
-            if own and keys.s3_key
             else {}
         ),
     }

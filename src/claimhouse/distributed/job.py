@@ -33,6 +33,7 @@ from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import create
 from claimhouse.lake.registry import Registry
 from claimhouse.pipeline.options import CaptureOptions
+from claimhouse.spark.local import give_keys
 
 
 class Job:
@@ -185,9 +186,11 @@ def spark_session(topology: Topology, keys: Secrets, folder: Path) -> Any:
     scratch = folder / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     builder: Any = SparkSession.builder
-    for key, value in configs.spark(topology, keys, artifacts.spark_jars(), scratch).items():
+    for key, value in configs.spark(topology, artifacts.spark_jars(), scratch).items():
         builder = builder.config(key, value)
     session = builder.appName("claimhouse").getOrCreate()
+    if topology.s3_url:
+        give_keys(session, keys.s3_key, keys.s3_secret)
     session.sparkContext.setLogLevel("WARN")
     return session
 

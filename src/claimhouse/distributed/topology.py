@@ -125,12 +125,11 @@ def s3_options(topology: Topology, keys: Secrets) -> dict[str, str]:
 
 
 def environment(topology: Topology, keys: Secrets) -> dict[str, str]:
-    """What our own commands read of the environment to find the stack's lake; the secrets are among it."""
-    found = {"CLAIMHOUSE_LAKE_LOCATION": topology.lake, "CLAIMHOUSE_LAKE_REGION": topology.region}
-    if url := topology.s3_url:
-        found["CLAIMHOUSE_LAKE_ENDPOINT"] = url
-        found |= {"AWS_ACCESS_KEY_ID": keys.s3_key, "AWS_SECRET_ACCESS_KEY": keys.s3_secret}
-    return found
+    """By what our own commands, `claimhouse.open` and Spark find the stack's lake; its keys are among it."""
+    found = {name.upper(): value for name, value in s3_options(topology, keys).items()}
+    if endpoint := found.pop("AWS_ENDPOINT", None):
+        found["AWS_ENDPOINT_URL"] = endpoint
+    return {"CLAIMHOUSE_LAKE_LOCATION": topology.lake, **found}
 
 
 def free_ports(count: int) -> list[int]:

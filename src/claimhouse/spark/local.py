@@ -40,7 +40,7 @@ def session(
     is missing.
     """
     from claimhouse.distributed import artifacts, configs
-    from claimhouse.distributed.topology import Secrets, Topology
+    from claimhouse.distributed.topology import Topology
 
     try:
         from pyspark.sql import SparkSession
@@ -56,7 +56,7 @@ def session(
     found = s3_settings(storage_options or {})
     place = Topology(s3_endpoint=found["endpoint"], region=found["region"] or "us-east-1")
     scratch = _scratch()
-    settings = configs.spark(place, Secrets(), artifacts.spark_jars(), scratch, memory=memory)
+    settings = configs.spark(place, artifacts.spark_jars(), scratch, memory=memory)
     builder: Any = SparkSession.builder
     for key, value in settings.items():
         builder = builder.config(key, value)
@@ -65,21 +65,20 @@ def session(
     # The serial collector needs the least memory beside the heap.
     java = f"-XX:+UseSerialGC -Dlog4j2.configurationFile={scratch / 'log4j2.properties'}"
     made: SparkSession = builder.config("spark.driver.extraJavaOptions", java).appName(name).getOrCreate()
-    _give_keys(made, found)
+    give_keys(made, found["access_key_id"], found["secret_access_key"], found["session_token"])
     return made
+
+
+def give_keys(session: SparkSession, key: str | None, secret: str | None, token: str | None = None) -> None:
+    """S3 keys for a session; what is None is left to the engine's own chain."""
+    context: Any = session.sparkContext
+    hadoop = context._jsc.hadoopConfiguration()  # there is no other door that leaves no trace
+    for name, value in (("access.key", key), ("secret.key", secret), ("session.token", token)):
+        if value:
+            hadoop.set(f"fs.s3a.{name}", value)
 
 
 def _scratch() -> Path:
     folder = tempfile.mkdtemp(prefix="claimhouse-spark-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
-
-
-def _give_keys(made: SparkSession, found: Mapping[str, str | None]) -> None:
-    context: Any = made.sparkContext
-    hadoop = context._jsc.hadoopConfiguration()  # there is no other door that leaves no trace
-    for key, ours in (("access", "access_key_id"), ("secret", "secret_access_key")):
-        if value := found[ours]:
-            hadoop.set(f"fs.s3a.{key}.key", value)
-    if token := found["session_token"]:
-        hadoop.set("fs.s3a.session.token", token)
