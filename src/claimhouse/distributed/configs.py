@@ -168,6 +168,9 @@ def spark(topology: Topology, jars: str, scratch: Path, *, memory: str = "1200m"
     return {
         "spark.master": "local[2]",
         "spark.driver.memory": memory,
+        # Every hash table of a join or an aggregate takes a page at least. By itself Spark makes them 32 MB for such a
+        # heap: a query that joins thirty small inputs then needs a gigabyte for a few thousand rows.
+        "spark.buffer.pageSize": "1m",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.extraClassPath": jars,
