@@ -131,6 +131,25 @@ def test_a_query_that_is_wrong_or_not_allowed_exits_2(captured: Any, shell: Shel
     assert shell.err.startswith("error: ")
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--engine", "oracle"], "no engine is called oracle"),
+        (["--engine", "trino", "--lake", "x"], "--lake does not go with --engine trino"),
+        (["--trino", "http://127.0.0.1:1"], "--trino goes with --engine trino alone"),
+        (["--engine", "trino", "--trino", "127.0.0.1:1"], "--trino is an address"),
+        (["--engine", "trino"], "no stack at"),
+    ],
+)
+def test_a_query_of_an_engine_that_is_not_there_exits_2_with_the_way_out(
+    options: list[str], told: str, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CLAIMHOUSE_STACK", raising=False)
+    assert shell("query", *options, "SELECT 1") == 2
+    assert told in shell.err and (told == "--trino is an address" or "hint: " in shell.err)
+
+
 def test_a_query_is_read_from_stdin(captured: Any) -> None:
     command = [sys.executable, "-m", "claimhouse", "query", "-", "--format", "csv"]
     done = subprocess.run(command, input="SELECT 1 AS one", text=True, capture_output=True, check=True)

@@ -31,7 +31,7 @@ def state(identity: Literal["key", "full", "none"] = "key", exact_from: int | No
 
 
 def behind(changes: int | None = 3, current: int | None = None) -> Behind:
-    record = TableRecord(changes=changes, current=current, current_lsn=77)
+    record = TableRecord(changes=changes, current=current, current_lsn=77, current_incarnation=1, current_copy=1)
     names = {"_op", "_end_lsn", "id", "note", "at", "_old_id"}
     return Behind("claimhouse", "main", record, names, names, 12, 99, 70, "__unchanged", lambda c: c.type_oid)
 
@@ -58,3 +58,17 @@ def test_what_the_flush_holds_is_pinned_and_the_tail_is_read_beyond_the_flush() 
 
 def test_a_table_whose_copy_is_under_way_is_not_shown() -> None:
     assert view_sql(state(exact_from=None), behind()) is None
+
+
+def test_a_current_that_was_folded_from_another_copy_is_no_ground() -> None:
+    known = state()
+    known.copies.append(Copy(2, 1, 80, 90))
+    sql = view_sql(known, behind(3, 5)) or ""
+    assert "__current" not in sql and "_op = 'r' AND _copy = 2" in sql and "_end_lsn > 80" in sql
+
+
+def test_a_value_counts_only_within_the_life_of_its_row() -> None:
+    """A key that another row had before: what that one left behind is not this row's."""
+    sql = view_sql(state(), behind()) or ""
+    assert "max(_at) FILTER (WHERE _begins) AS _begun" in sql
+    assert 'WHEN n._begun IS NULL THEN g."note"' in sql

@@ -14,6 +14,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.stack import book as books
+from tests.stack.book import Book
 
 from claimhouse.distributed.native import Stack
 from claimhouse.distributed.topology import Topology
@@ -57,6 +59,12 @@ def source(stack: Stack) -> Iterator[psycopg.Connection[Any]]:
     """A connection to the source, autocommit."""
     with psycopg.connect(stack.admin_dsn, autocommit=True) as conn:
         yield conn
+
+
+@pytest.fixture(scope="session")
+def book(stack: Stack) -> Book:
+    """The demo book in Trino, in a lake of its own."""
+    return books.make(stack)
 
 
 def until(true: Callable[[], object], *, within: float = 120, every: float = 0.5) -> Any:

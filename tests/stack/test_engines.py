@@ -5,44 +5,32 @@ The lake is written by the embedded runtime, on the stack's S3: a small demo boo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-import psycopg
 import pyarrow as pa
 import pytest
-from psycopg.conninfo import make_conninfo
 from sqlglot import exp
+from tests.stack.book import SOURCE, Book, Run
 
-from claimhouse.claims import Simulator, load
-from claimhouse.distributed.catalog import Catalog
-from claimhouse.distributed.mover import wire_type
 from claimhouse.distributed.native import Stack
-from claimhouse.distributed.streaming import Streaming
-from claimhouse.distributed.topology import s3_options
 from claimhouse.distributed.views import schema_name
 from claimhouse.fraud import compose as rules
 from claimhouse.fraud import graph
 from claimhouse.fraud import model as fraud_models
 from claimhouse.fraud.rule import part, shipped
-from claimhouse.lake import flushes, registry
-from claimhouse.lake.lake import Lake, open_lake
-from claimhouse.lake.tail import cut_numbers, read_mark
 from claimhouse.marts import Model, available, compose, find, lint
 from claimhouse.marts import load as load_model
 from claimhouse.marts.figure import bound, columns_of
 from claimhouse.marts.inputs import InputColumn
 from claimhouse.marts.runner import LOG, figures
-from claimhouse.pipeline import Capture, CaptureOptions
 from claimhouse.query.session import Session
 
 pytestmark = pytest.mark.stack
 
-SOURCE = f"book{os.getpid()}"  # a kept stack has those of earlier runs
 DAY = date(2025, 6, 30)
 ASKED = {
     "valuation": DAY,
@@ -53,12 +41,11 @@ ASKED = {
 }
 LINK = "l.claim_id, l.kind, l.value, l.party, l.home"
 OVER_VIEWS = ("claims_by_status", "totals")  # the rest over copies: of many views Trino plans for seconds
-Run = Callable[[str], list[tuple[Any, ...]]]
 
 
 @dataclass
-class Book:
-    """One lake as the engines see it. Each of them runs SQL that names the book's tables as the models do."""
+class Engines:
+    """Each runs SQL that names the book's tables as the models do."""
 
     session: Session
     spark: Run
@@ -77,49 +64,15 @@ class Book:
 
 
 @pytest.fixture(scope="module")
-def book(stack: Stack) -> Iterator[Book]:
-    with psycopg.connect(stack.admin_dsn, autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {SOURCE}".encode())
-    dsn = make_conninfo(stack.admin_dsn, dbname=SOURCE)
-    load(dsn, scale=0.03, seed=7)
-    options, place = s3_options(stack.topology, stack.secrets), f"s3://{stack.topology.bucket}/{SOURCE}"
-    models = (load_model("demo"), fraud_models.load())
-    read = {t for m in models for name in m.inputs for t in m.tables(name)}
-    tables = sorted({f"public.{t.removesuffix(LOG)}" for t in read})
-    asked = CaptureOptions(SOURCE, dsn, place, options, tables=tables, once=True)
-    Capture(asked).run()
-    Simulator(dsn, rate=0, workers=1, change_after=None).run(transactions=200)
-    Capture(asked).run()
-    lake = open_lake(place, options)
-    trino = _in_trino(stack, lake, dsn)
+def engines(book: Book, stack: Stack) -> Iterator[Engines]:
     from claimhouse.distributed.job import spark_session
 
     spark = spark_session(stack.topology, stack.secrets, stack.folder / "notebook")
     try:
-        with Session(lake) as session:
-            yield Book(session, _in_spark(spark, session, read), *trino)
+        with Session(book.lake) as session:
+            yield Engines(session, _in_spark(spark, session, book.read), book.over_views, book.copied())
     finally:
         spark.stop()
-
-
-def _in_trino(stack: Stack, lake: Lake, dsn: str) -> tuple[Run, Run]:
-    """The lake's views in Trino: of a lake of the embedded runtime they are those of its newest flush.
-
-    Two ways to run SQL: over the views, and over copies of them.
-    """
-    Streaming(lake, SOURCE, lambda: None).prepare(0, "none")
-    mark = read_mark(lake, SOURCE, cut_numbers(lake, SOURCE)[-1])
-    record = flushes.load(lake, SOURCE, mark.flush)
-    trino, name = stack.trino, stack.topology.catalog
-    with psycopg.connect(dsn) as conn:
-        catalog = Catalog(trino, lake, name, SOURCE, "-", lambda c: wire_type(conn, c.type_oid))
-        assert catalog.publish(record, registry.load(lake, SOURCE, record.registry), 0)
-    flat, views = f"{SOURCE}__flat", schema_name(SOURCE, "public")
-    trino.run(f"CREATE SCHEMA {flat} WITH (location = '{lake.location}/flat')")
-    for (table,) in trino.run(f"SHOW TABLES FROM {views}"):
-        trino.run(f"CREATE TABLE {flat}.{table} AS SELECT * FROM {views}.{table}")
-    over_views, over_tables = (type(trino)(trino.url, catalog=name, schema=s) for s in (views, flat))
-    return over_views.run, over_tables.run
 
 
 def _in_spark(spark: Any, session: Session, tables: set[str]) -> Run:
@@ -168,12 +121,12 @@ def differences(name: str, ours: list[tuple[Any, ...]], engines: Mapping[str, Ca
     return found
 
 
-def test_every_figure_is_the_same_on_three_engines(book: Book) -> None:
+def test_every_figure_is_the_same_on_three_engines(engines: Engines) -> None:
     model = load_model("demo")
-    claim = book.session.sql("SELECT min(claim_number) FROM claim JOIN reserve_txn USING (claim_id)").arrow()
+    claim = engines.session.sql("SELECT min(claim_number) FROM claim JOIN reserve_txn USING (claim_id)").arrow()
     asked = {**ASKED, "claim": claim.column(0)[0].as_py()}
     wrong: list[str] = []
-    names = [a.name for a in available(model, book.session) if a.on]
+    names = [a.name for a in available(model, engines.session) if a.on]
     assert len(names) >= 18
     filled = 0
     for name in names:
@@ -183,17 +136,17 @@ def test_every_figure_is_the_same_on_three_engines(book: Book) -> None:
             {k: v for k, v in asked.items() if k in compose.parameters_of(figure)},
             DAY,
         )
-        ours = figures(book.session, model, name, values)
+        ours = figures(engines.session, model, name, values)
         filled += bool(ours.num_rows)
 
         def on(dialect: str, run: Run, name: str = name, values: Any = values) -> Callable[[], Any]:
-            query = compose.compose(find(name), model, tables=book.log(dialect))
+            query = compose.compose(find(name), model, tables=engines.log(dialect))
             text = compose.render(query, dialect, values=values).sql
             return lambda: rows_of(run(text), compose_columns(name))
 
         ours_rows = rows_of([tuple(r.values()) for r in ours.to_pylist()], columns)
-        trino = book.trino_views if name in OVER_VIEWS else book.trino
-        wrong += differences(name, ours_rows, {"spark": on("spark", book.spark), "trino": on("trino", trino)})
+        trino = engines.trino_views if name in OVER_VIEWS else engines.trino
+        wrong += differences(name, ours_rows, {"spark": on("spark", engines.spark), "trino": on("trino", trino)})
     assert not wrong, "\n".join(wrong)
     assert filled >= 15, "the book is too small to compare by"
 
@@ -202,46 +155,48 @@ def compose_columns(name: str) -> tuple[InputColumn, ...]:
     return columns_of(find(name))
 
 
-def test_every_rule_finds_the_same_on_three_engines(book: Book) -> None:
+def test_every_rule_finds_the_same_on_three_engines(engines: Engines) -> None:
     model = fraud_models.load()
     wrong: list[str] = []
     hits = 0
     # The widest input, read up to nine times by a rule: made once on the engines that would work it out each time.
     links = compose.render(model.inputs["link_input"], "duckdb").sql
     wide = {e: compose.render(model.inputs["link_input"], e).sql for e in ("spark", "trino")}
-    book.spark(f"CREATE TEMPORARY VIEW wide_links AS {wide['spark']}")
-    book.spark("CACHE TABLE wide_links")
-    book.trino(f"CREATE TABLE wide_links AS {wide['trino']}")
+    engines.spark(f"CREATE TEMPORARY VIEW wide_links AS {wide['spark']}")
+    engines.spark("CACHE TABLE wide_links")
+    engines.trino(f"CREATE TABLE wide_links AS {wide['trino']}")
     once = {**model.inputs, "link_input": lint.read("link_input", f"SELECT {LINK} FROM wide_links AS l")}
     made = replace(model, inputs=once)
-    ours = sorted(map(repr, _duck(book, f"SELECT {LINK} FROM ({links}) AS l")))
-    for engine, run in (("spark", book.spark), ("trino", book.trino)):
+    ours = sorted(map(repr, _duck(engines, f"SELECT {LINK} FROM ({links}) AS l")))
+    for engine, run in (("spark", engines.spark), ("trino", engines.trino)):
         assert sorted(map(repr, run(f"SELECT {LINK} FROM wide_links AS l"))) == ours, engine
     for name, rule in shipped().items():
         head = (InputColumn("claim_id", "key", ""), InputColumn("score", "ratio", ""))
         columns = (*head, *rule.columns)
-        joined = _components(book, model, name) if "component" in rule.reach else rules.NO_COMPONENTS
+        joined = _components(engines, model, name) if "component" in rule.reach else rules.NO_COMPONENTS
 
         def on(engine: str, run: Run, rule: Any = rule, joined: str = joined, columns: Any = columns) -> Any:
             text = rules.render(rule, engine, model if engine == "duckdb" else made, components=joined)
             return sorted(rows_of(run(text), columns), key=repr)
 
-        ours = on("duckdb", lambda sql: _duck(book, sql))
+        ours = on("duckdb", lambda sql: _duck(engines, sql))
         hits += len(ours)
-        ask = {e: lambda e=e, r=r, on=on: on(e, r) for e, r in (("spark", book.spark), ("trino", book.trino))}
+        ask = {e: lambda e=e, r=r, on=on: on(e, r) for e, r in (("spark", engines.spark), ("trino", engines.trino))}
         wrong += differences(name, ours, ask)
     assert not wrong, "\n".join(wrong)
     assert hits >= 5, "the book is too small to compare by"
 
 
-def _duck(book: Book, sql: str) -> list[tuple[Any, ...]]:
-    return [tuple(r.values()) for r in book.session.sql(sql).arrow().to_pylist()]
+def _duck(engines: Engines, sql: str) -> list[tuple[Any, ...]]:
+    return [tuple(r.values()) for r in engines.session.sql(sql).arrow().to_pylist()]
 
 
-def _components(book: Book, model: Model, name: str) -> str:
+def _components(engines: Engines, model: Model, name: str) -> str:
     """`component_input` of a rule as SQL: what hangs together, which no SQL of the subset finds."""
     rule = shipped()[name]
-    edges = book.session.sql(rules.render(replace(part("edges"), parameters=rule.parameters), "duckdb", model)).arrow()
+    edges = engines.session.sql(
+        rules.render(replace(part("edges"), parameters=rule.parameters), "duckdb", model)
+    ).arrow()
     joined: pa.Table = graph.components(edges["claim_id"], edges["other_id"])
     rows = [f"SELECT {r['claim_id']} AS claim_id, {r['component']} AS component" for r in joined.to_pylist()]
     return " UNION ALL ".join(rows) or rules.NO_COMPONENTS

@@ -1,4 +1,4 @@
-"""`claimhouse query`: one reading statement over one cut, in the format that was asked for."""
+"""`claimhouse query`: one reading statement over one cut, by DuckDB or a stack's Trino, in the format asked for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -36,6 +37,22 @@ def query(
             "--at", metavar="MOMENT", help="A past moment: 0/16B3748, xid:4711, cut:17, an ISO time or a date."
         ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help="duckdb, or trino: a full stack's own.")
+    ] = "duckdb",
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder",
+            envvar="CLAIMHOUSE_STACK",
+            metavar="PATH",
+            help="With --engine trino: where the stack keeps all it has. [default: .stack]",
+        ),
+    ] = None,
+    trino: Annotated[
+        str | None,
+        typer.Option("--trino", metavar="URL", help="With --engine trino: its address, if it is not the stack's own."),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Answer SQL over the lake, all tables at one cut; nothing is ever written.
@@ -50,6 +67,7 @@ def query(
       claimhouse query --at 2026-03-31 "SELECT sum(amount) FROM payment"
       claimhouse query --format parquet --output claims.parquet "FROM claim"
       echo "SELECT 1" | claimhouse query -
+      claimhouse query --engine trino --at 2026-03-31 "SELECT count(*) FROM claim"
     """
     from claimhouse.errors import UsageError
     from claimhouse.lake.lake import open_lake
@@ -61,15 +79,44 @@ def query(
     if chosen in _BINARY and output is None and sys.stdout.isatty():
         raise UsageError(f"{chosen} is not for a terminal", hint="add --output FILE, or send stdout to a file")
     text = sys.stdin.read() if sql == "-" else sql
-    found = open_lake(settings.lake.location, settings.storage_options())
-    with Session(found, at=at, zone=settings.query.zone) as session:
-        answer = session.sql(text)
-        for warning in session.warnings:
+    with ExitStack() as stack:
+        if _by_trino(engine, lake, folder, trino):
+            from claimhouse.distributed.asking import TrinoSession
+
+            asked = stack.enter_context(
+                TrinoSession(folder or Path(".stack"), at=at, zone=settings.query.zone, url=_url(trino))
+            )
+            reader = asked.sql(text)
+        else:
+            found = open_lake(settings.lake.location, settings.storage_options())
+            asked = stack.enter_context(Session(found, at=at, zone=settings.query.zone))
+            reader = asked.sql(text).reader()
+        for warning in asked.warnings:
             warn(warning)
-        with _opened(output) as out:
-            rows = write(answer.reader(), chosen, out)
+        rows = write(reader, chosen, stack.enter_context(_opened(output)))
     if output is not None:
         say(f"wrote {rows:,} rows to {output}")
+
+
+def _by_trino(engine: str, lake: str | None, folder: Path | None, trino: str | None) -> bool:
+    """Whether Trino is asked. Raises UsageError for options that do not go together."""
+    from claimhouse.errors import UsageError
+
+    if engine not in ("duckdb", "trino"):
+        raise UsageError(f"no engine is called {engine}", hint="one of: duckdb, trino")
+    if engine == "trino" and lake is not None:
+        raise UsageError("--lake does not go with --engine trino", hint="a stack reads its own lake: --folder PATH")
+    if engine == "duckdb" and trino is not None:
+        raise UsageError("--trino goes with --engine trino alone", hint="add --engine trino")
+    return engine == "trino"
+
+
+def _url(trino: str | None) -> str | None:
+    from claimhouse.errors import UsageError
+
+    if trino is not None and not trino.startswith(("http://", "https://")):
+        raise UsageError("--trino is an address like http://127.0.0.1:8080")
+    return trino.rstrip("/") if trino else None
 
 
 @contextlib.contextmanager

@@ -87,6 +87,7 @@ class Catalog:
             floor,
             self.placeholder,
             self.wire,
+            record.incarnation,
         )
         sql = view_sql(state, behind)
         if sql is None:

@@ -5,8 +5,9 @@ every transaction beyond it that a cut holds. The tail is read at its newest ver
 a query over several views sees one cut of all of them. Views of an older flush stay right as long as the tail still
 holds what came after it: both give the state at the newest cut.
 
-Values of the tail are Debezium's text; they are read here as `values` reads them, for the types that SQL can bring
-back. Of the rest (SHOWN_LATER) a row shows nothing until it is flushed, and says so in `_missing`.
+The same SQL gives a past state (`past.py`): the ground is then one folded or copied before that position, and neither
+log nor tail counts beyond it. Values of the tail are Debezium's text (`typed.py`); of types that SQL cannot bring back
+(SHOWN_LATER) a row shows nothing until it is flushed, and says so in `_missing`.
 """
 
 from __future__ import annotations
@@ -16,40 +17,24 @@ from dataclasses import dataclass
 
 from claimhouse.change import old_name
 from claimhouse.distributed.events import ERA
-from claimhouse.distributed.values import HEX
+from claimhouse.distributed.typed import default_sql, trino_type, typed_sql
 from claimhouse.lake.flushes import TableRecord
-from claimhouse.lake.registry import TableState
+from claimhouse.lake.registry import Copy, TableState
+from claimhouse.lake.state import may_be_missing, seen
+from claimhouse.query.guard import quote as _q
+from claimhouse.query.guard import quote_text as _l
+from claimhouse.query.moment import Position
 from claimhouse.table import Column, Table
 
 SHOWN_LATER = frozenset((600, 1186, 1266, 1560, 1562))  # point, interval, timetz, bit, varbit
-_KINDS = {
-    "bool": "boolean",
-    "int2": "smallint",
-    "int4": "integer",
-    "int8": "bigint",
-    "float4": "real",
-    "float8": "double",
-    "text": "varchar",
-    "bytes": "varbinary",
-    "date": "date",
-    "timestamp": "timestamp(6)",
-    "timestamptz": "timestamp(3) with time zone",  # Trino's Delta connector knows milliseconds
-}
-_FIRST, _LAST = "0001-01-01 00:00:00.000000", "9999-12-31 23:59:59.999999"
 
 # Stands for the log of a table that never had a row.
 _EMPTY = (
     "(SELECT CAST(NULL AS varchar) AS _op, CAST(NULL AS bigint) AS _end_lsn, CAST(NULL AS bigint) AS _seq,"
     " CAST(NULL AS timestamp(3) with time zone) AS _committed_at, CAST(NULL AS varchar) AS _missing,"
-    " CAST(NULL AS integer) AS _schema, CAST(NULL AS bigint) AS _cut, CAST(NULL AS integer) AS _copy WHERE false)"
+    " CAST(NULL AS integer) AS _schema, CAST(NULL AS bigint) AS _cut, CAST(NULL AS integer) AS _copy,"
+    " CAST(NULL AS bigint) AS _xid, CAST(NULL AS integer) AS _incarnation WHERE false)"
 )
-
-
-def trino_type(kind: str) -> str:
-    """Trino's type of a kind, as its Delta connector shows it. Raises KeyError."""
-    if kind.startswith("list<"):
-        return f"array({trino_type(kind[5:-1])})"
-    return kind if kind.startswith("decimal(") else _KINDS[kind]
 
 
 def schema_name(source: str, schema: str, part: str = "") -> str:
@@ -59,7 +44,11 @@ def schema_name(source: str, schema: str, part: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """What a view reads. `logged` and `folded` are the columns that `changes` and `current` have at those versions."""
+    """What a view reads. `logged` and `folded` are the columns that `changes` and `current` have at those versions.
+
+    `upto`: a past position, beyond which nothing counts; None: all. `tailed`: whether the tail counts, `tail` its
+    version (None: the newest).
+    """
 
     catalog: str
     source: str
@@ -71,6 +60,10 @@ class Behind:
     batch: int  # what the tail holds below it is not needed
     placeholder: str
     wire: Callable[[Column], int]
+    incarnation: int = 1  # of the flush
+    upto: Position | None = None
+    tailed: bool = True
+    tail: int | None = None
 
 
 def view_sql(state: TableState, behind: Behind) -> str | None:
@@ -79,36 +72,51 @@ def view_sql(state: TableState, behind: Behind) -> str | None:
     copy = next((c for c in reversed(state.copies) if c.exact_from is not None), None)
     if copy is None or state.status == "gone":
         return None
-    writer = _Writer(state, table, behind)
-    if table.identity == "key":
-        return writer.keyed(copy.number, copy.at)
-    return writer.whole(copy.number, copy.at) if table.identity == "full" else writer.appended(copy.number, copy.at)
+    return Writer(state, table, behind, copy).state_sql()
 
 
 @dataclass(slots=True)
-class _Writer:
+class Writer:
+    """Writes a table's state in the shape `table`, built on one copy."""
+
     state: TableState
     table: Table
     behind: Behind
+    copy: Copy
 
-    def keyed(self, copy: int, at: int) -> str:
+    @property
+    def folded(self) -> bool:
+        """Whether `current` is a ground: folded from this copy, at a position that is not later than the asked one."""
+        record, upto = self.behind.record, self.behind.upto
+        if record.current is None or record.current_copy != self.copy.number:
+            return False
+        return upto is None or Position(record.current_incarnation, record.current_lsn) <= upto
+
+    def state_sql(self) -> str:
+        """A SELECT of the physical columns, `_end_lsn`, `_committed_at` and `_missing`."""
+        kinds = {"key": self.keyed, "full": self.whole, "none": self.appended}
+        return kinds[self.table.identity]()
+
+    def keyed(self) -> str:
         """Each touched key's newest change, joined to the ground: the stream is read once, the ground passes by."""
         keys = [_q(c.physical) for c in self.table.key]
         rest = [c for c in self.table.columns if not c.key]
-        lackable = [c for c in rest if self._may_lack(c)]
+        lackable = self.lackable
         same = " AND ".join(f"n.{k} = g.{k}" for k in keys)
         picks = [self._pick(c) for c in rest]
-        picks += [f"count_if({self._came(c)}) > 0 AS _came{i}" for i, c in enumerate(lackable)]
+        picks += [f"max(_at) FILTER (WHERE {self._came(c)}) AS _came{i}" for i, c in enumerate(lackable)]
+        picks += ["max(_at) FILTER (WHERE _begins) AS _begun"]  # what came before is of another row under this key
         picks += ["max_by(_end_lsn, _at) AS _end_lsn", "max_by(_committed_at, _at) AS _committed_at"]
         values = ", ".join(self._joined(c, lackable) for c in self.table.columns)
         return (
-            f"WITH {self._stream(copy, at)},\n"
-            f"keyed AS (SELECT {', '.join(f'u.{k}' for k in keys)}, u._at, u._live, s._end_lsn, s._committed_at,"
+            f"WITH {self._stream()},\n"
+            f"keyed AS (SELECT {', '.join(f'u.{k}' for k in keys)}, u._at, u._live, u._begins, s._end_lsn,"
+            f" s._committed_at,"
             f" s._missing{''.join(f', s.{_q(c.physical)}' for c in rest)} FROM kept s"
-            f" CROSS JOIN UNNEST({self._variants()}) AS u ({', '.join(keys)}, _at, _live)),\n"
+            f" CROSS JOIN UNNEST({self._variants()}) AS u ({', '.join(keys)}, _at, _live, _begins)),\n"
             f"newest AS (SELECT {', '.join(keys)}, max_by(_live, _at) AS _live, {', '.join(picks)}"
             f" FROM keyed GROUP BY {', '.join(keys)}),\n"
-            f"ground AS ({self._ground(copy, first=True)})\n"
+            f"ground AS ({self._ground(first=True)})\n"
             f"SELECT {values}, IF(n.{keys[0]} IS NULL, g._end_lsn, n._end_lsn) AS _end_lsn,"
             f" IF(n.{keys[0]} IS NULL, g._committed_at, n._committed_at) AS _committed_at,"
             f" {self._left(lackable)} AS _missing"
@@ -122,10 +130,10 @@ class _Writer:
         own = ", ".join(f"s.{_q(c.physical)}" for c in key)
         old = ", ".join(f"coalesce(s.{_q(old_name(c.physical))}, s.{_q(c.physical)})" for c in key)
         types = ", ".join(f"{_q(c.physical)} {trino_type(c.kind)}" for c in key)
-        kind = f"ROW({types}, _at decimal(38, 0), _live boolean)"
+        kind = f"ROW({types}, _at decimal(38, 0), _live boolean, _begins boolean)"
         moved = " OR ".join(f"s.{_q(old_name(c.physical))} IS NOT NULL" for c in key)
-        new_row = f"CAST(ROW({own}, s._pos * 2 + 1, s._op <> 'd') AS {kind})"
-        old_row = f"CAST(ROW({old}, s._pos * 2, false) AS {kind})"
+        new_row = f"CAST(ROW({own}, s._pos * 2 + 1, s._op <> 'd', s._op = 'c' OR {moved}) AS {kind})"
+        old_row = f"CAST(ROW({old}, s._pos * 2, false, false) AS {kind})"
         return f"IF({moved}, ARRAY[{new_row}, {old_row}], ARRAY[{new_row}])"
 
     def _joined(self, column: Column, lackable: list[Column]) -> str:
@@ -133,26 +141,29 @@ class _Writer:
         first = _q(self.table.key[0].physical)
         if column.key:
             return f"coalesce(n.{name}, g.{name}) AS {name}"
-        ground = f"n.{first} IS NULL"
-        if column in lackable:
-            ground += f" OR NOT n._came{lackable.index(column)}"
-        return f"IF({ground}, g.{name}, n.{name}) AS {name}"
+        if column not in lackable:
+            return f"IF(n.{first} IS NULL, g.{name}, n.{name}) AS {name}"
+        came = f"n._came{lackable.index(column)}"
+        return (
+            f"CASE WHEN {came} >= coalesce(n._begun, {came}) THEN n.{name}"
+            f" WHEN n._begun IS NULL THEN g.{name} END AS {name}"
+        )
 
-    def appended(self, copy: int, at: int) -> str:
+    def appended(self) -> str:
         column_list = ", ".join(_q(c.physical) for c in self.table.columns)
         meta = "_end_lsn, _committed_at, _missing"
         return (
-            f"WITH {self._stream(copy, at)},\nground AS ({self._ground(copy, first=False)})\n"
+            f"WITH {self._stream()},\nground AS ({self._ground(first=False)})\n"
             f"SELECT {column_list}, {meta} FROM ground WHERE (SELECT count(*) FROM cleared) = 0\n"
             f"UNION ALL SELECT {column_list}, {meta} FROM kept WHERE _op <> 'd'"
         )
 
-    def whole(self, copy: int, at: int) -> str:
+    def whole(self) -> str:
         columns = [_q(c.physical) for c in self.table.columns]
         olds = ", ".join(_q(old_name(c.physical)) for c in self.table.columns)
         column_list = ", ".join(columns)
         return (
-            f"WITH {self._stream(copy, at)},\nground AS ({self._ground(copy, first=False)}),\n"
+            f"WITH {self._stream()},\nground AS ({self._ground(first=False)}),\n"
             f"images AS (SELECT {column_list}, _end_lsn, _committed_at, 1 AS _n FROM ground"
             f" WHERE (SELECT count(*) FROM cleared) = 0"
             f" UNION ALL SELECT {column_list}, _end_lsn, _committed_at, IF(_op = 'd', -1, 1) FROM kept"
@@ -165,17 +176,16 @@ class _Writer:
 
     # --- the three sources
 
-    def _ground(self, copy: int, *, first: bool) -> str:
+    def _ground(self, *, first: bool) -> str:
         """Rows that the stream is laid over: `current`, or the copy's own rows (the last read of a key counts)."""
         record = self.behind.record
-        folded = record.current is not None
-        have = self.behind.folded if folded else self.behind.logged
+        have = self.behind.folded if self.folded else self.behind.logged
         values = ", ".join(f"{self._filled(c, have)} AS {_q(c.physical)}" for c in self.table.columns)
         meta = "_end_lsn, _committed_at, _missing"
-        if folded:
+        if self.folded:
             return f"SELECT {values}, {meta} FROM {self._behind('current')} FOR VERSION AS OF {record.current}"
         log = self._log()
-        rows = f"SELECT {values}, {meta}, _cut, _seq FROM {log} AND _op = 'r' AND _copy = {copy}"
+        rows = f"SELECT {values}, {meta}, _cut, _seq FROM {log} AND _op = 'r' AND _copy = {self.copy.number}"
         names = ", ".join(_q(c.physical) for c in self.table.columns)
         if not first:
             return f"SELECT {names}, {meta} FROM ({rows})"
@@ -183,46 +193,89 @@ class _Writer:
         newest = f"row_number() OVER (PARTITION BY {keys} ORDER BY _cut DESC, _seq DESC) AS _nth"
         return f"SELECT {names}, {meta} FROM (SELECT *, {newest} FROM ({rows})) WHERE _nth = 1"
 
-    def _stream(self, copy: int, at: int) -> str:
+    def _stream(self) -> str:
         """CTEs `kept` (changes above the ground that no truncate follows) and `cleared` (the last truncate)."""
-        record, behind = self.behind.record, self.behind
+        behind = self.behind
         olds = [(c, old_name(c.physical)) for c in self.table.key]
         logged = [f"{self._filled(c, behind.logged)} AS {_q(c.physical)}" for c in self.table.columns]
         logged += [
             f"{_q(n) if n in behind.logged else f'CAST(NULL AS {trino_type(c.kind)})'} AS {_q(n)}" for c, n in olds
         ]
-        above = record.current_lsn if record.current is not None else at
-        tail = [f"{self._text(c, 'v')} AS {_q(c.physical)}" for c in self.table.columns]
-        tail += [f"{self._old(c)} AS {_q(n)}" for c, n in olds]
-        pos = "CAST(_end_lsn AS decimal(38, 0)) * 281474976710656 + _seq AS _pos"
-        t = f"{_q(behind.catalog)}.{_q(behind.source + '__control')}.tail_events"
+        log = self._above()
+        meta = "_op, _end_lsn, _committed_at, _missing"
+        streams = [f"SELECT {meta}, {self._pos('_incarnation')}, {', '.join(logged)} FROM {log} AND _op <> 'r'"]
+        cleared = [f"SELECT 1 FROM {log} AND _op = 't'"]
+        ctes: list[str] = []
+        if behind.tailed:
+            ctes, stream, truncated = self._tail(olds)
+            streams.append(stream)
+            cleared.append(truncated)
+        return ",\n".join(
+            (
+                *ctes,
+                f"stream AS ({' UNION ALL '.join(streams)})",
+                f"cleared AS ({' UNION ALL '.join(cleared)})",
+                "kept AS (SELECT * FROM (SELECT *, max(IF(_op = 't', _pos)) OVER () AS _cleared FROM stream)"
+                " WHERE _op <> 't' AND _pos > coalesce(_cleared, decimal '-1'))",
+            )
+        )
+
+    def _tail(self, olds: list[tuple[Column, str]]) -> tuple[list[str], str, str]:
+        """(CTEs, the tail's rows as those of the log, its truncates of this table)."""
+        behind = self.behind
+        values = [f"{self._text(c, 'v')} AS {_q(c.physical)}" for c in self.table.columns]
+        values += [f"{self._old(c)} AS {_q(n)}" for c, n in olds]
+        table = f"{_q(behind.catalog)}.{_q(behind.source + '__control')}.tail_events"
+        if behind.tail is not None:
+            table += f" FOR VERSION AS OF {behind.tail}"
         shown_later = [c.physical for c in self.table.columns if self._later(c)]
         lacking = ", ".join(
-            [f"CASE WHEN {self._lacks(c)} THEN '{c.physical}' END" for c in self.table.columns if self._may_lack(c)]
+            [f"CASE WHEN {self._lacks(c)} THEN '{c.physical}' END" for c in self.table.columns if may_be_missing(c)]
             + [f"CASE WHEN op <> 'd' THEN '{name}' END" for name in shown_later]
         )
         missing = f"nullif(concat_ws(',', {lacking}, NULL), '')" if lacking else "CAST(NULL AS varchar)"
         image = "CASE WHEN op = 'd' THEN before ELSE after END"
-        log = f"{self._log()} AND _end_lsn > {above}"
         mine = f"schema = {_l(self.state.schema)} AND name = {_l(self.state.name)}"
-        unflushed = f"{t} WHERE era >= {behind.batch // ERA} AND batch >= {behind.batch}"
-        return (
+        unflushed = f"{table} WHERE era >= {behind.batch // ERA} AND batch >= {behind.batch}"
+        beyond = f"end_lsn > {behind.end_lsn}"
+        if behind.upto is not None:
+            beyond += f" AND end_lsn <= {behind.upto.lsn}"
+        ctes = [
             # One pass over the tail: a row takes its position from the commit of its transaction, in whatever batch.
             f"tailed AS (SELECT *, max(IF(kind = 'commit', end_lsn)) OVER (PARTITION BY xid) AS _end_lsn FROM ("
             f"SELECT kind, op, xid, seq, before, after, old, at, end_lsn FROM {unflushed} AND"
-            f" (kind = 'commit' AND end_lsn > {behind.end_lsn}"
-            f" OR kind = 'row' AND {mine} AND op IN ('c', 'u', 'd', 't')))),\n"
+            f" (kind = 'commit' AND {beyond}"
+            f" OR kind = 'row' AND {mine} AND op IN ('c', 'u', 'd', 't'))))",
             f"imaged AS (SELECT op, _end_lsn, seq AS _seq, before, after, old, {image} AS v,"
             f" from_unixtime(CAST((at + 500) / 1000 AS double) / 1e3, 'UTC') AS _committed_at FROM tailed"
-            f" WHERE kind = 'row' AND _end_lsn IS NOT NULL),\n"
-            f"stream AS (SELECT _op, _end_lsn, _committed_at, _missing, {pos}, {', '.join(logged)}"
-            f" FROM {log} AND _op <> 'r'\n"
-            f"UNION ALL SELECT op, _end_lsn, _committed_at, {missing}, {pos}, {', '.join(tail)} FROM imaged),\n"
-            f"cleared AS (SELECT 1 FROM {log} AND _op = 't' UNION ALL SELECT 1 FROM {unflushed}"
-            f" AND kind = 'truncate' AND {mine} AND end_lsn > {behind.end_lsn}),\n"
-            f"kept AS (SELECT * FROM (SELECT *, max(IF(_op = 't', _pos)) OVER () AS _cleared FROM stream)"
-            f" WHERE _op <> 't' AND _pos > coalesce(_cleared, decimal '-1'))"
-        )
+            f" WHERE kind = 'row' AND _end_lsn IS NOT NULL)",
+        ]
+        pos = self._pos(str(behind.incarnation))
+        rows = f"SELECT op, _end_lsn, _committed_at, {missing}, {pos}, {', '.join(values)} FROM imaged"
+        return ctes, rows, f"SELECT 1 FROM {unflushed} AND kind = 'truncate' AND {mine} AND {beyond}"
+
+    def _pos(self, incarnation: str) -> str:
+        """A place in the source's history as one number: incarnation, end LSN, place in the transaction."""
+        lsn = "CAST(_end_lsn AS decimal(38, 0))"
+        if self.behind.incarnation > 1:
+            lsn = f"(CAST({incarnation} AS decimal(38, 0)) * decimal '9223372036854775808' + _end_lsn)"
+        return f"{lsn} * 281474976710656 + _seq AS _pos"
+
+    def _above(self) -> str:
+        """The log's changes that count: above the ground, up to the asked position, not what the copy saw."""
+        record, copy, upto = self.behind.record, self.copy, self.behind.upto
+        ground = (record.current_incarnation, record.current_lsn) if self.folded else (copy.incarnation, copy.at)
+        several = self.behind.incarnation > 1
+        where = [f"_end_lsn > {ground[1]}"]
+        if several:
+            where = [f"(_incarnation > {ground[0]} OR (_incarnation = {ground[0]} AND {where[0]}))"]
+        if upto is not None:
+            until = f"_end_lsn <= {upto.lsn}"
+            place = f"(_incarnation < {upto.incarnation} OR (_incarnation = {upto.incarnation} AND {until}))"
+            where.append(place if several else until)
+        if copy.sees is not None:
+            where.append(f"NOT {seen(copy.sees)}")
+        return f"{self._log()} AND {' AND '.join(where)}"
 
     def _log(self) -> str:
         """The log up to the flush, by its cuts: Trino keeps the newest version's files in mind, a named one's not."""
@@ -231,10 +284,15 @@ class _Writer:
         return f"{self._behind('log')} WHERE _cut <= {self.behind.cut}"
 
     def _behind(self, part: str) -> str:
-        schema, _, table = self.table.folder.partition("/")
+        schema, _, table = self.state.folder.partition("/")
         return f"{_q(self.behind.catalog)}.{_q(schema_name(self.behind.source, schema, part))}.{_q(table)}"
 
     # --- values
+
+    @property
+    def lackable(self) -> list[Column]:
+        """The columns whose value an update may leave out."""
+        return [c for c in self.table.columns if may_be_missing(c)]
 
     def _filled(self, column: Column, have: Collection[str]) -> str:
         """A column of `changes` or `current`: rows older than it show its default."""
@@ -247,7 +305,7 @@ class _Writer:
 
     def _text(self, column: Column, maps: str) -> str:
         value = f"element_at({maps}, {_l(column.name)})"
-        if self._may_lack(column):
+        if may_be_missing(column):
             value = f"CASE WHEN {self._lacks(column)} THEN NULL ELSE {value} END"
         if self._later(column):
             return f"CAST(NULL AS {trino_type(column.kind)})"
@@ -269,9 +327,6 @@ class _Writer:
             value = f"CASE WHEN op = 'u' AND ({changed}) THEN {was} END"
         return typed_sql(value, column.kind, self.behind.wire(column))
 
-    def _may_lack(self, column: Column) -> bool:
-        return not column.key and (column.kind in ("text", "bytes") or column.kind.startswith(("decimal(", "list<")))
-
     def _later(self, column: Column) -> bool:
         return self.behind.wire(column) in SHOWN_LATER
 
@@ -282,7 +337,7 @@ class _Writer:
     def _pick(self, column: Column) -> str:
         """A column's newest value that came along."""
         name = _q(column.physical)
-        if not self._may_lack(column):
+        if not may_be_missing(column):
             return f"max_by({name}, _at) AS {name}"
         return f"max_by({name}, _at) FILTER (WHERE {self._came(column)}) AS {name}"
 
@@ -290,88 +345,11 @@ class _Writer:
         return f"_live AND NOT coalesce(contains(split(_missing, ','), {_l(column.physical)}), false)"
 
     def _left(self, lackable: list[Column]) -> str:
-        """Which columns neither the ground nor the stream has under this key: they came with a key change."""
+        """Which columns neither the ground nor the stream has of this row: it came under this key without them."""
         key = _q(self.table.key[0].physical)
         words = ", ".join(
-            f"IF(n.{key} IS NOT NULL AND NOT n._came{i} AND g.{key} IS NULL, {_l(c.physical)})"
+            f"IF(n.{key} IS NOT NULL AND coalesce(n._came{i} < n._begun,"
+            f" n._came{i} IS NULL AND (n._begun IS NOT NULL OR g.{key} IS NULL)), {_l(c.physical)})"
             for i, c in enumerate(lackable)
         )
         return f"nullif(concat_ws(',', {words}, NULL), '')" if words else "CAST(NULL AS varchar)"
-
-
-def typed_sql(value: str, kind: str, wire: int) -> str:
-    """Debezium's text as a value of Trino's type; `value` is SQL that gives the text."""
-    kind_sql = trino_type(kind)
-    if kind.startswith("list<"):
-        return _list_sql(value, kind[5:-1], wire)
-    if kind == "bool":
-        return f"{value} = 'true'"
-    if kind == "bytes":
-        return f"from_hex({value})"
-    if kind == "text":
-        return _plain_text_sql(value, wire)
-    if kind.startswith("decimal("):
-        return f"TRY_CAST({value} AS {kind_sql})"
-    if kind == "date":
-        return _far(value, f"CAST(substr({value}, 1, 10) AS date)", f"date '{_FIRST[:10]}'", f"date '{_LAST[:10]}'")
-    if kind in ("timestamp", "timestamptz"):
-        return _moment_sql(value, kind)
-    return f"CAST({value} AS {kind_sql})"
-
-
-def _moment_sql(value: str, kind: str) -> str:
-    text = f"replace(replace({value}, 'T', ' '), 'Z', '')"
-    if kind == "timestamp":
-        return _far(value, f"CAST({text} AS timestamp(6))", f"timestamp '{_FIRST}'", f"timestamp '{_LAST}'")
-    # To the nearest millisecond, as Trino reads the same value from the lake: a flush must change nothing.
-    zoned = f"with_timezone(CAST(CAST({text} AS timestamp(6)) AS timestamp(3)), 'UTC')"
-    first, last = f"timestamp '{_FIRST[:23]} UTC'", f"timestamp '{_LAST[:23]} UTC'"
-    return f"CAST({_far(value, zoned, first, last)} AS timestamp(3) with time zone)"
-
-
-def _far(value: str, plain: str, first: str, last: str) -> str:
-    """The stand-ins for what the type cannot hold; the exact text shows once the row is flushed."""
-    return (
-        f"CASE WHEN {value} LIKE '-%' OR {value} LIKE '0000%' THEN {first}"
-        f" WHEN {value} LIKE '+%' OR {value} = 'infinity' THEN {last} ELSE {plain} END"
-    )
-
-
-def _plain_text_sql(value: str, wire: int) -> str:
-    if wire == HEX:
-        return f"from_utf8(from_hex({value}))"
-    if wire == 1700:
-        return (
-            f"CASE {value} WHEN 'NAN' THEN 'NaN' WHEN 'POSITIVE_INFINITY' THEN 'Infinity'"
-            f" WHEN 'NEGATIVE_INFINITY' THEN '-Infinity' ELSE {value} END"
-        )
-    if wire == 1083:
-        return f"replace({value}, 'Z', '')"
-    return value
-
-
-def _list_sql(value: str, kind: str, wire: int) -> str:
-    inner = typed_sql("x", kind, wire)
-    return f"transform(CAST(json_parse({value}) AS array(varchar)), x -> {inner})"
-
-
-def default_sql(text: str, kind: str) -> str:
-    """PostgreSQL's text for a column's default as a Trino expression of its type."""
-    kind_sql = trino_type(kind)
-    if kind == "bool":
-        return "true" if text == "t" else "false"
-    if kind == "bytes":
-        return f"from_hex({_l(text[2:])})"
-    if kind.startswith("list<"):
-        return f"CAST(NULL AS {kind_sql})"
-    if kind == "timestamptz":
-        return f"TRY_CAST({_l(text.removesuffix('+00') + ' UTC')} AS {kind_sql})"
-    return f"TRY_CAST({_l(text)} AS {kind_sql})"
-
-
-def _q(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _l(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -195,17 +195,19 @@ def query_error(error: Exception, text: str) -> QueryError:
     message, _, place = str(error).partition("\n\nLINE ")
     message = re.sub(r"^[A-Z][\w ]* Error: ", "", message)
     first, _, rest = message.partition("\n")
-    first = _without_values(first, text).rstrip(".!")
+    first = without_values(first, text).rstrip(".!")
     if place:
         line, _, excerpt = place.partition(": ")
-        first += f", at line {line}: {_without_values(excerpt.partition(chr(10))[0].strip(), text)}"
-    hint = _without_values(" ".join(rest.split()), text)
+        first += f", at line {line}: {without_values(excerpt.partition(chr(10))[0].strip(), text)}"
+    hint = without_values(" ".join(rest.split()), text)
     if not first[1:2].isupper():
         first = first[:1].lower() + first[1:]
     return QueryError(first, hint=hint or None)
 
 
-def _without_values(message: str, text: str) -> str:
+def without_values(message: str, text: str) -> str:
+    """An engine's message without quoted values that the caller's own text did not hold."""
+
     def hide(found: re.Match[str]) -> str:
         return found[0] if found[2] in text else f"{found[1]}…{found[1]}"
 

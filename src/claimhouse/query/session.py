@@ -8,7 +8,7 @@ names other tables gets a further engine, which may open their files and no othe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import duckdb
@@ -19,14 +19,14 @@ from claimhouse.errors import LakeError, NotExact, QueryError
 from claimhouse.lake import deadletters
 from claimhouse.lake.deadletters import DeadLetter
 from claimhouse.lake.lake import Lake
-from claimhouse.lake.registry import OPEN_END
+from claimhouse.lake.registry import OPEN_END, TableState
 from claimhouse.lake.relation import files_sql
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of, take
 from claimhouse.lake.tail import cut_numbers
 from claimhouse.query import guard
 from claimhouse.query.engine import Engine
 from claimhouse.query.guard import Statement, quote
-from claimhouse.query.moment import AtTime, Position, iso, parse_for, resolve
+from claimhouse.query.moment import AtTime, Past, Position, iso, parse_for, resolve
 from claimhouse.query.names import Names, Path, TableName
 from claimhouse.query.past import SourcePast
 from claimhouse.query.views import View
@@ -39,6 +39,7 @@ _AS_TEXT = ("BIT", "BIGNUM", "INTERVAL", "TIME WITH TIME ZONE", "UNION", "VARIAN
 class Session:
     """Read a lake by SQL. `at` as in `moment.parse_for`; `sources` defaults to all that have a cut.
 
+    `past` tells what a source's transactions say of past positions (another runtime keeps some elsewhere).
     `warnings` grows by what a reader of the named tables must know (an errored table, an open dead letter).
     Raises NotExact for a moment that is not in the lake, UsageError, LakeError.
     """
@@ -52,9 +53,11 @@ class Session:
         zone: str = "UTC",
         threads: int | None = None,
         memory: str | None = None,
+        past: Callable[[LakeSnapshot, duckdb.DuckDBPyConnection], Past] = SourcePast,
     ) -> None:
         self.lake = lake
         self.at = at
+        self._past = past
         self.warnings: list[str] = []
         self.snapshots, self.empty = _take(lake, sources)
         self._options: dict[str, Any] = {"threads": threads, "memory": memory}
@@ -120,12 +123,19 @@ class Session:
     # --- moments
 
     def _resolve(self, at: str | None, zone: str) -> dict[str, Position]:
-        pasts = {s: SourcePast(snapshot, self._engines[0].connection) for s, snapshot in self.snapshots.items()}
+        pasts = {s: self._past(snapshot, self._engines[0].connection) for s, snapshot in self.snapshots.items()}
         if at is None:
             return {source: past.newest for source, past in pasts.items()}
         moments = parse_for(at, pasts, zone=zone)
         self._times = {source: m.micros for source, m in moments.items() if isinstance(m, AtTime)}
         return {source: resolve(moments[source], past) for source, past in pasts.items()}
+
+    def reads(self, table: TableName) -> TableState:
+        """A table that a statement reads, noting its warnings. Raises NotExact, QueryError where it cannot be read."""
+        if error := self.hidden(table):
+            raise error
+        self._warn(table)
+        return self.states[table]
 
     def hidden(self, table: TableName) -> LakeError | QueryError | None:
         """Why a table cannot be read at this session's moment, None if it can."""
@@ -181,10 +191,8 @@ class Session:
 
     def _view(self, table: TableName) -> View:
         if table not in self._views:
-            if error := self.hidden(table):
-                raise error
-            self._warn(table)
-            self._views[table] = View(self.snapshots[table.source], self.states[table], self.positions[table.source])
+            state = self.reads(table)
+            self._views[table] = View(self.snapshots[table.source], state, self.positions[table.source])
         return self._views[table]
 
     def _ready(self, named: dict[Path, View], selective: bool) -> Engine:
