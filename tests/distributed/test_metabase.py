@@ -185,7 +185,7 @@ def test_a_questions_sql_is_trinos_with_and_without_values(card: dashboards.Card
         tree = sqlglot.parse_one(text, read="trino")
         named = {t for t in tree.find_all(exp.Table) if t.db}
         assert named and {(t.catalog, t.db) for t in named} <= {
-            ("claimhouse", "main__public"), ("claimhouse", "main__public__log"),
+            ("claimhouse", "main__public"), ("claimhouse", "main__public__log"), ("claimhouse", "main__control"),
         }  # fmt: skip
         assert not {c.alias for c in tree.find_all(exp.CTE)} & {t.name for t in named}
 

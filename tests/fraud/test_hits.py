@@ -11,8 +11,9 @@ from claimhouse.errors import Fenced, UsageError
 from claimhouse.fraud import load_rules
 from claimhouse.fraud.disposition import Dispositions
 from claimhouse.fraud.evaluate import Hit
-from claimhouse.fraud.hits import Event, HitWriter, Moment, current, events
+from claimhouse.fraud.hits import DECIDED, Event, HitWriter, Moment, current, events, prepare
 from claimhouse.fraud.score import combined
+from claimhouse.lake import delta
 from claimhouse.lake.lake import Lake, create
 from claimhouse.query.moment import Position
 
@@ -123,3 +124,38 @@ def test_joining_small_files_leaves_the_log_as_it_was(lake: Lake, monkeypatch: p
     log = events(lake)
     assert log is not None and log["cut"].to_pylist() == list(range(1, 10))
     assert writer.recorded() == 9
+
+
+def _decided(lake: Lake) -> list[tuple[int, str, str]]:
+    table = delta.open_table(lake, DECIDED)
+    assert table is not None
+    rows = table.to_pyarrow_dataset().to_table().sort_by("number").to_pylist()
+    return [(r["number"], r["claim_number"], r["verdict"]) for r in rows]
+
+
+def test_tables_that_were_only_prepared_are_no_queue_yet(lake: Lake) -> None:
+    prepare(lake)
+    prepare(lake)
+    assert events(lake) is None and queue.queue(lake) is None and _decided(lake) == []
+    HitWriter(lake, "main").append([], _moment(1), RULES)
+    assert queue.queue(lake) == []
+
+
+def test_decisions_are_copied_once_each_without_their_notes(lake: Lake) -> None:
+    made = Dispositions(lake)
+    made.add("C-1", "watching", "mw", "a note that stays where it is", score=63.0)
+    assert HitWriter(lake, "main").decided() == 1
+    made.add("C-1", "cleared", "mw")
+    made.add("C-2", "referred", "mw")
+    writer = HitWriter(lake, "main")
+    assert writer.decided() == 2 and writer.decided() == 0
+    assert _decided(lake) == [(1, "C-1", "watching"), (2, "C-1", "cleared"), (3, "C-2", "referred")]
+    table = delta.open_table(lake, DECIDED)
+    assert table is not None and "note" not in [f.name for f in table.schema().fields]
+
+
+def test_a_writer_that_was_fenced_copies_no_decision(lake: Lake) -> None:
+    first, _ = HitWriter(lake, "main"), HitWriter(lake, "main")
+    Dispositions(lake).add("C-1", "watching", "mw")
+    with pytest.raises(Fenced):
+        first.decided()

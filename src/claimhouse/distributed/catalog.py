@@ -13,6 +13,7 @@ from claimhouse.change import old_name
 from claimhouse.distributed.tail import tail_events_key
 from claimhouse.distributed.trino import Trino, TrinoError
 from claimhouse.distributed.views import Behind, schema_name, view_sql
+from claimhouse.fraud import hits
 from claimhouse.lake import delta
 from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import FLUSHES, TRANSACTIONS, Lake, changes_key, current_key
@@ -20,6 +21,7 @@ from claimhouse.lake.registry import Registry, TableState
 from claimhouse.table import Column
 
 CONTROL = "control"
+BESIDE = {"transactions": TRANSACTIONS, "flushes": FLUSHES, "fraud_hits": hits.KEY, "fraud_dispositions": hits.DECIDED}
 
 
 @dataclass(slots=True)
@@ -44,9 +46,10 @@ class Catalog:
         """
         with self._lock:
             self._table(self._database(CONTROL), "tail_events", tail_events_key(self.source))
-            for name in (TRANSACTIONS, FLUSHES):
-                if delta.open_table(self.lake, name) is not None:
-                    self._table(self._database(CONTROL), name.rpartition("/")[2], name)
+            for name, key in BESIDE.items():
+                if f"{self._database(CONTROL)}.{_q(name)}" in self._known or delta.open_table(self.lake, key) is None:
+                    continue
+                self._table(self._database(CONTROL), name, key)
             made: list[str] = []
             for state in registry.tables.values():
                 try:

@@ -1,7 +1,8 @@
 """What Metabase shows: the figures of the marts as questions on Trino's views, and the dashboards that hold them.
 
 `CARDS` and `DASHBOARDS` are the whole list. A question's SQL is the figure's own, rendered for Trino over the views of
-one source; valuation and line are its variables, and without them it is valued as of today, over all lines.
+one source; valuation and line are its variables, and without them it is valued as of today, over all lines. Questions
+about indicators read what the rules' process keeps in the lake (`indicators.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from sqlglot import exp
 
+from claimhouse.distributed import indicators
 from claimhouse.distributed.views import schema_name
 from claimhouse.marts import compose, find, load
 from claimhouse.marts.compose import parameters_of
@@ -93,6 +95,22 @@ CARDS = (
     Card("loss_ratio", "Loss ratio by accident year", "line", "loss_ratio", shows=_axes("accident_year", "loss_ratio")),
     Card("large_losses", "Large losses", figure="large_losses"),
     Card("triangle_paid", "Paid loss triangle", figure="triangle_paid"),
+    Card(
+        "fraud_bands",
+        "Open claims with indicators, by band",
+        "bar",
+        sql=indicators.BANDS,
+        shows=_axes("band", "claims"),
+    ),
+    Card("fraud_rules", "Indicators that hold, by rule", sql=indicators.RULES),
+    Card("fraud_queue", "Claims with indicators, highest score first", sql=indicators.QUEUE),
+    Card(
+        "fraud_decisions",
+        "Dispositions per week",
+        "bar",
+        sql=indicators.DECISIONS,
+        shows=_axes("week", "decisions", stack=True) | {"graph.dimensions": ["week", "decision"]},
+    ),
     Card("freshness", "How fresh each table is", sql=_FRESHNESS),
 )
 DASHBOARDS = (
@@ -115,6 +133,14 @@ DASHBOARDS = (
         ),
     ),
     Board(
+        "fraud", "Fraud queue",
+        "Claims with indicators consistent with fraud, for a person to look at; no indicator decides anything.",
+        (
+            Place("fraud_bands", 0, 0, 10, 7), Place("fraud_decisions", 0, 10, 14, 7),
+            Place("fraud_queue", 7, 0, 24, 10), Place("fraud_rules", 17, 0, 24, 8),
+        ), (),
+    ),
+    Board(
         "pipeline", "Pipeline health", "How old the newest commit of each table is.",
         (Place("freshness", 0, 0, 24, 12),), (),
     ),
@@ -133,7 +159,8 @@ def sql_of(card: Card, source: str, catalog: str, schema: str = "public") -> str
         )
         text = (card.sql or "").strip()
         claim = spot(exp.table_("claim")).sql("trino")
-        return text.format(tables=" UNION ALL ".join(each), claim=claim, line=_OPTIONAL["line"])
+        kept = indicators.parts(source, catalog)
+        return text.format(tables=" UNION ALL ".join(each), claim=claim, line=_OPTIONAL["line"], **kept)
     return _figure_sql(card.figure, source, catalog, schema)
 
 

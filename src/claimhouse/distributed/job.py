@@ -28,6 +28,7 @@ from claimhouse.distributed.streaming import Progress, Streaming, cluster_id
 from claimhouse.distributed.topology import Secrets, Topology, s3_options
 from claimhouse.distributed.trino import Trino, TrinoError
 from claimhouse.errors import ClaimhouseError
+from claimhouse.fraud import hits
 from claimhouse.lake import registry
 from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import create
@@ -53,6 +54,7 @@ class Job:
     def run(self) -> None:
         topology = self.topology
         self.lake = create(topology.lake, s3_options(topology, self.keys))
+        hits.prepare(self.lake)
         self.spark = spark_session(topology, self.keys, self.folder)
         options = CaptureOptions(
             topology.source,

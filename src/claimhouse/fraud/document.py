@@ -22,7 +22,8 @@ HEAD = """\
 
 Rules look at claims as they change and say what they find: *indicators consistent with …*, never more. A hit decides
 nothing; three or more flags on a claim are a reason to consider a special investigation, which people decide. What they
-decide is kept in the lake (`control/dispositions`), never in the source.
+decide is kept in the lake (`control/dispositions`; without its notes also as a Delta table,
+`marts/fraud/dispositions`), never in the source.
 
     claimhouse fraud run                              # keep the hits, cut by cut, beside claimhouse run
     claimhouse fraud queue                            # claims with hits, highest score first; also --at a past moment

@@ -26,6 +26,7 @@ from claimhouse.marts.model import Model
 PAUSE_LOCAL, PAUSE_REMOTE = 0.02, 0.5  # seconds between two looks for a new cut
 EVERY = 0.2  # seconds from the begin of one evaluation to the next: what comes meanwhile is scored together
 ANEW = 3600.0  # seconds after which the mirror is made anew, so that memory of deleted rows is given back
+DECISIONS = 5.0  # seconds between two looks for what people decided
 PATIENCE = 0.5  # seconds between two tries for tables that are still being copied
 
 
@@ -54,6 +55,7 @@ class Follower:
         self.engine: Engine | None = None
         self.writer: HitWriter | None = None
         self._made = 0.0
+        self._looked = 0.0
 
     def start(self) -> Step:
         """Score every claim at the newest cut. Raises NotThere while a table is not visible."""
@@ -65,12 +67,15 @@ class Follower:
         if self.writer is None or self.writer.source != mirror.source:
             self.writer = HitWriter(self.lake, mirror.source)
         self.engine = Engine(mirror.connection, self.model, self.rules, self.writer.held())
+        self._decided()
         return self._written(self.engine.all(), True, began, mirror.moment.at)
 
     def step(self) -> Step | None:
         """Score what the cuts since the last step touched; None if there was none. Raises Fenced, LakeError."""
         assert self.mirror and self.engine
         began = time.monotonic()
+        if began - self._looked > DECISIONS:
+            self._decided()
         numbers = cut_numbers(self.lake, self.mirror.source)
         if not numbers or numbers[-1] <= self.mirror.moment.cut:
             late = self.engine.whole()
@@ -92,6 +97,11 @@ class Follower:
         count = self.writer.append(events, moment, self.rules.rules)
         held = sum(map(len, self.engine.held.values()))
         return Step(moment, whole, count, held, time.monotonic() - began, time.time() - first_at / 1e6)
+
+    def _decided(self) -> None:
+        assert self.writer is not None
+        self.writer.decided()
+        self._looked = time.monotonic()
 
     def close(self) -> None:
         if self.mirror is not None:

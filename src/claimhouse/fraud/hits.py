@@ -3,6 +3,7 @@
 `marts/fraud/hits` is a Delta table, append-only: one row per event. `held` begins a hit, `revised` gives it another
 score or other values, `withdrawn` ends it; nothing is deleted. What holds at a moment is the last event of each rule
 and claim up to it. A commit holds all events of one evaluation and records its cut, so a repeat after a crash is told.
+Beside it `marts/fraud/dispositions` has what people decided, for readers that know Delta only.
 One writer a source: each takes the next number of `control/fraud/owner/<source>` and looks whether a later one came.
 """
 
@@ -12,7 +13,9 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -21,6 +24,7 @@ import pyarrow as pa
 
 from claimhouse.errors import Fenced
 from claimhouse.failpoint import hit as failpoint
+from claimhouse.fraud.disposition import Dispositions
 from claimhouse.fraud.evaluate import Hit
 from claimhouse.fraud.rule import Rule
 from claimhouse.lake import delta
@@ -30,6 +34,7 @@ from claimhouse.lake.storage import Exists
 from claimhouse.query.moment import Position
 
 KEY = "marts/fraud/hits"
+DECIDED = "marts/fraud/dispositions"
 JOIN_EVERY, SMALL, RETENTION = 64, 32 << 20, 3600
 
 _WHEN = pa.timestamp("us", tz="UTC")
@@ -50,6 +55,18 @@ SCHEMA = pa.schema(
         pa.field("score", pa.float64()),
         pa.field("weight", pa.float64()),
         pa.field("values", pa.string()),  # JSON
+    ]
+)
+# One row per decision, in order of `number`. Notes stay where people wrote them.
+DECISIONS = pa.schema(
+    [
+        pa.field("source", pa.string()),  # whose rules' process copied it
+        pa.field("number", pa.int64()),
+        pa.field("claim_number", pa.string()),
+        pa.field("verdict", pa.string()),
+        pa.field("who", pa.string()),
+        pa.field("at", _WHEN),
+        pa.field("score", pa.float64()),  # 0 to 100, that the decider saw
     ]
 )
 Kind = Literal["held", "revised", "withdrawn"]
@@ -85,10 +102,18 @@ class Moment:
     at: int
 
 
+def prepare(lake: Lake) -> None:
+    """Make both tables where they are not, empty, so that engines can be told of them before any rule has run."""
+    for key, schema in ((KEY, SCHEMA), (DECIDED, DECISIONS)):
+        if delta.open_table(lake, key) is None:
+            with suppress(delta.CommitFailedError):  # another process was first
+                delta.append(lake, key, schema.empty_table(), lake.app_id("", "prepared"), 1, stats=("source",))
+
+
 def events(lake: Lake, until: Mapping[str, Position] | None = None) -> pa.Table | None:
     """Every event in order, schema SCHEMA; with `until` those up to each source's position. None: no rules ran."""
     table = delta.open_table(lake, KEY)
-    if table is None:
+    if table is None or (table.version() == 0 and delta.recorded(table, lake.app_id("", "prepared"))):
         return None
     found = _events(_Ask(lake), table.version())
     if until is None:
@@ -146,6 +171,7 @@ class HitWriter:
         self._app = lake.app_id(source, "fraud")
         self.epoch = self._claim()
         self._commits = 0
+        self._decisions = Dispositions(lake)
 
     def _claim(self) -> int:
         names = self.lake.store.list(self._folder)
@@ -182,7 +208,7 @@ class HitWriter:
     def append(self, changes: Iterable[Event], moment: Moment, rules: Mapping[str, Rule]) -> int:
         """Write an evaluation's events as one durable commit; how many. Raises Fenced."""
         rows = rows_of(changes, moment, rules)
-        if not rows.num_rows and delta.open_table(self.lake, KEY) is not None:
+        if not rows.num_rows and self.recorded():
             return 0
         self.check()
         failpoint("fraud.before_append")
@@ -194,6 +220,19 @@ class HitWriter:
         self._commits += 1
         if self._commits % JOIN_EVERY == 0:
             self._join(table)
+        return rows.num_rows
+
+    def decided(self) -> int:
+        """Copy the decisions that the table does not have yet as one commit; how many. Raises Fenced, LakeError."""
+        table = delta.open_table(self.lake, DECIDED)
+        app = self.lake.app_id(self.source, "dispositions")
+        rows = decisions_of(self._decisions, self.source, delta.recorded(table, app))
+        if not rows.num_rows:
+            return 0
+        self.check()
+        newest = rows["number"][-1].as_py()
+        delta.append(self.lake, DECIDED, rows, app, newest, stats=("source", "number"), table=table)
+        self.check()
         return rows.num_rows
 
     def _join(self, table: Any) -> None:
@@ -227,3 +266,21 @@ def rows_of(changes: Iterable[Event], moment: Moment, rules: Mapping[str, Rule])
         for seq, event in enumerate(ordered)
     ]
     return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def decisions_of(made: Dispositions, source: str, after: int) -> pa.Table:
+    """The decisions above a number as rows, schema DECISIONS; each has the number of its place in the order."""
+    rows = [
+        {
+            "source": source,
+            "number": number,
+            "claim_number": d.claim,
+            "verdict": d.verdict,
+            "who": d.who,
+            "at": datetime.fromisoformat(d.at),
+            "score": d.score,
+        }
+        for number, d in enumerate(made.all(), 1)
+        if number > after
+    ]
+    return pa.Table.from_pylist(rows, DECISIONS)
