@@ -6,6 +6,7 @@ Processes come from a fork server that has everything imported, so a restart cos
 
 from __future__ import annotations
 
+import datetime
 import multiprocessing
 import os
 import random
@@ -24,16 +25,22 @@ from psycopg import sql
 from tests.model.workload import Application, State, normal
 
 from claimhouse import failpoint
-from claimhouse.lake.lake import open_lake
+from claimhouse.lake import delta
+from claimhouse.lake.lake import TRANSACTIONS, open_lake
+from claimhouse.lake.registry import TableState
 from claimhouse.lake.relation import files_sql
 from claimhouse.lake.snapshot import schema_of, take
 from claimhouse.postgres import ddl_trigger
+from claimhouse.query.moment import iso
+from claimhouse.query.names import TableName
 from claimhouse.query.session import Session
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["claimhouse.pipeline.capture", "tests.model.harness"])
 
 KILLS = 4
+BY_TIME = 6  # past moments of a round that are asked for by their time as well
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def capture_process(
@@ -84,6 +91,8 @@ class Round:
     kills: int = 0
     failpoints: list[str] = field(default_factory=list)
     compared: int = 0
+    by_time: int = 0
+    histories: int = 0
     left_out: int = 0
 
     def play(self) -> None:
@@ -107,7 +116,7 @@ class Round:
                     self._drive(app, rng, process, self.steps // KILLS)
             app.settle()
             self._run_once(spill)
-            self._compare(app.states)
+            self._compare(app.states, rng)
             self._log_rows_are_there_once()
         finally:
             app.close()
@@ -157,12 +166,17 @@ class Round:
 
     # --- comparing
 
-    def _compare(self, states: list[State]) -> None:
+    def _compare(self, states: list[State], rng: random.Random) -> None:
         lake = open_lake(self.location, self.storage_options)
         registry = take(lake, "main").registry
-        self._compare_state(Session(lake), states[-1], "now")
-        for state in states:
+        with Session(lake) as session:
+            self._compare_state(session, states[-1], "now")
+            histories = {name: _History(session, name) for name in _keyed(session, states[-1])}
+            times = _times(session)
+        by_time = {s.lsn for s in rng.sample(states, min(BY_TIME, len(states)))}
+        for place, state in enumerate(states):
             exact: dict[tuple[str, str], tuple[list[str], Any]] = {}
+            begins = 0
             for table in registry.tables.values():
                 name = (table.schema, table.name)
                 if name not in state.tables:
@@ -173,9 +187,36 @@ class Round:
                     self.left_out += 1
                 else:
                     exact[name] = state.tables[name]
-            if exact:
-                with Session(lake, at=_lsn(state.lsn)) as session:
-                    self._compare_state(session, State(state.lsn, exact), f"at {_lsn(state.lsn)}")
+                    begins = max(begins, next(c.exact_at for c in table.copies if c.exact_from is not None))
+                    if name in histories and histories[name].state.folder == table.folder:
+                        self._compare_history(histories[name], state, state.tables[name])
+            if not exact:
+                continue
+            asked = State(state.lsn, exact)
+            with Session(lake, at=_lsn(state.lsn)) as session:
+                self._compare_state(session, asked, f"at {_lsn(state.lsn)}")
+            following = states[place + 1].lsn if place + 1 < len(states) else 0
+            micros = _time_of(times, state.lsn, following) if state.lsn in by_time else None
+            if micros is not None and micros >= begins and not _blurred(registry.tables.values(), times, micros, exact):
+                with Session(lake, at=iso(micros)) as session:
+                    self._compare_state(session, asked, f"at {iso(micros)}")
+                self.by_time += 1
+                for name in exact.keys() & histories.keys():
+                    self._compare_history(histories[name], state, exact[name], micros)
+
+    def _compare_history(self, held: _History, state: State, then: tuple[list[str], Any], micros: int = 0) -> None:
+        """The versions that held at a state's position, or at a time, against what PostgreSQL held."""
+        columns, rows = then
+        places = held.places(columns, state.lsn)
+        ours = normal([tuple(v[p] for _, p in places) for v in held.at(state.lsn, micros)])
+        theirs = normal([tuple(r[p] for p, _ in places) for r in rows])
+        if ours != theirs:
+            raise AssertionError(
+                f"seed {self.seed}: history of {held.state.label} at {iso(micros) if micros else _lsn(state.lsn)}: only"
+                f" in the lake {[r for r in ours if r not in theirs][:3]}; only in PostgreSQL"
+                f" {[r for r in theirs if r not in ours][:3]}"
+            )
+        self.histories += 1
 
     def _compare_state(self, session: Session, state: State, when: str) -> None:
         for (schema, name), (columns, rows) in state.tables.items():
@@ -207,6 +248,70 @@ class Round:
                     " GROUP BY _incarnation, _end_lsn, _seq, _copy HAVING count(*) > 1)"
                 ).fetchone()
             assert doubled == (0,), (self.seed, folder, doubled)
+
+
+class _History:
+    """A table's versions, read once."""
+
+    def __init__(self, session: Session, name: tuple[str, str]) -> None:
+        self.state: TableState = session.states[TableName("main", *name)]
+        self.shape = self.state.shape_at(session.positions["main"].lsn)
+        named = sql.Identifier(name[0], f"{name[1]}__history")
+        table = session.sql(sql.SQL("SELECT * FROM {}").format(named).as_string(None)).arrow()
+        self.columns = table.column_names
+        self.rows = list(zip(*(c.to_pylist() for c in table.columns), strict=True)) if table.num_rows else []
+
+    def at(self, lsn: int, micros: int) -> list[tuple[Any, ...]]:
+        """The versions at a position, or at a time where one is given."""
+        names = ("valid_from", "valid_to") if micros else ("_valid_from_lsn", "_valid_to_lsn")
+        begun, ended = map(self.columns.index, names)
+        moment: Any = _EPOCH + datetime.timedelta(microseconds=micros) if micros else lsn
+        return [r for r in self.rows if r[begun] <= moment and (r[ended] is None or r[ended] > moment)]
+
+    def places(self, columns: list[str], lsn: int) -> list[tuple[int, int]]:
+        """(place then, place in the history) of each column that the table had then and has now."""
+        now = {c.physical: place for place, c in enumerate(self.shape.columns)}
+        then = {c.name: c.physical for c in self.state.shape_at(lsn).columns}
+        return [(p, now[then[c]]) for p, c in enumerate(columns) if then[c] in now]
+
+
+def _keyed(session: Session, state: State) -> list[tuple[str, str]]:
+    """The tables that have histories now."""
+    names = [(t.schema, t.name) for t in session.tables()]
+    shapes = {n: session.states[TableName("main", *n)].table for n in names if n in state.tables}
+    return [n for n, shape in shapes.items() if shape.identity == "key"]
+
+
+def _times(session: Session) -> list[tuple[int, int]]:
+    """(end LSN, the running maximum of commit times there, microseconds) of every transaction of a round."""
+    snapshot = session.snapshots["main"]
+    files = delta.files(session.lake, TRANSACTIONS, snapshot.record.transactions if snapshot.record else None)
+    with duckdb.connect() as db:
+        db.register("tail", snapshot.tail_transactions())
+        db.execute("CREATE TABLE found AS SELECT end_lsn, epoch_us(committed_at) AS micros FROM tail")
+        if files:
+            listed = ", ".join(f"'{f.uri}'" for f in files)
+            db.execute(
+                f"INSERT INTO found SELECT end_lsn, epoch_us(committed_at) FROM read_parquet([{listed}])"
+                f" WHERE cut <= {snapshot.flushed}"
+            )
+        return db.execute("SELECT end_lsn, max(micros) OVER (ORDER BY end_lsn) FROM found ORDER BY 1").fetchall()
+
+
+def _time_of(times: list[tuple[int, int]], lsn: int, following: int) -> int | None:
+    """The time that names the state at a position and no other (a DDL may be the next one), None if there is none."""
+    before = [at for end, at in times if end <= lsn]
+    after = [(end, at) for end, at in times if end > lsn]
+    if not before or not after or following < after[0][0]:
+        return None
+    return before[-1] if before[-1] < after[0][1] else None
+
+
+def _blurred(tables: Any, times: list[tuple[int, int]], micros: int, asked: Any) -> bool:
+    """Whether a table is not known exactly where the lake looks for a time: just before the next commit."""
+    until = next(end for end, at in times if at > micros) - 1
+    states = [t for t in tables if (t.schema, t.name) in asked]
+    return any(t.copy_at(until) is None or any(a <= until < b for a, b in t.inexact) for t in states)
 
 
 def _lsn(lsn: int) -> str:

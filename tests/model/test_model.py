@@ -21,3 +21,4 @@ def test_the_lake_equals_postgres_now_and_at_every_past_commit(seed: int, postgr
     played.play()
     assert played.kills > 0
     assert played.compared > 0
+    print(f"{played.compared} states, {played.by_time} of them by time too, {played.histories} histories")

@@ -81,7 +81,7 @@ def test_tables_that_no_query_names_cost_nothing(book: Book, monkeypatch: pytest
     original = Session._view
 
     def counting(self: Session, table: Any) -> Any:
-        made.append(table.name)
+        made.append(table.table.name)
         return original(self, table)
 
     monkeypatch.setattr(Session, "_view", counting)

@@ -58,13 +58,15 @@ def query(
     """Answer SQL over the lake, all tables at one cut; nothing is ever written.
 
     Tables of schema public by their bare name, every table as schema.table in the source's spelling, with several
-    sources as source.schema.table.
+    sources as source.schema.table. Beside each table: claim__history, every version of every row with valid_from and
+    valid_to, and claim__log, every change as it came.
 
     \b
     Examples:
       claimhouse query "SELECT status, count(*) FROM claim GROUP BY ALL"
       claimhouse query --lake ./lake --format json "SELECT * FROM payment LIMIT 3"
       claimhouse query --at 2026-03-31 "SELECT sum(amount) FROM payment"
+      claimhouse query "SELECT status, valid_from, valid_to FROM claim__history WHERE claim_id = 4711"
       claimhouse query --format parquet --output claims.parquet "FROM claim"
       echo "SELECT 1" | claimhouse query -
       claimhouse query --engine trino --at 2026-03-31 "SELECT count(*) FROM claim"

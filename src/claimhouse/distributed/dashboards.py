@@ -20,8 +20,8 @@ from claimhouse.distributed.views import schema_name
 from claimhouse.marts import compose, find, load
 from claimhouse.marts.compose import parameters_of
 from claimhouse.marts.figure import PARAMETERS
+from claimhouse.query.names import LOG
 
-LOG = "__log"
 COLUMNS = 24  # of a dashboard's grid
 # a variable in the SQL, and what stands for it while it has no value (Trino wants two arguments of COALESCE)
 _OPTIONAL = {

@@ -25,7 +25,7 @@ from claimhouse.table import Column, Table, arrow_type
 
 OUTPUT = tuple(f.name for f in (*META, *BY_CUT))
 # incarnation (14 bits), end LSN (63), place (48), and one bit for whoever needs a flag
-_ORDER = "(((_incarnation::HUGEINT * 9223372036854775808 + _end_lsn) * 281474976710656) + _seq)"
+ORDER = "(((_incarnation::HUGEINT * 9223372036854775808 + _end_lsn) * 281474976710656) + _seq)"
 
 
 def may_be_exact(kind: str) -> bool:
@@ -72,7 +72,7 @@ def state_sql(
     if log is None:
         return f"SELECT {_final(shape)} FROM {base} g" if base else empty_sql(state_schema(shape))
     known = [t for t in state.versions if t.version < shape.version and (versions is None or t.version in versions)]
-    eras = _eras([*known, shape])
+    eras = eras_of([*known, shape])
     writer = _Writer(shape, log, copy, upto, seen_by, missing and any(map(may_be_missing, shape.columns)))
     ground = base
     for number, era in enumerate(eras):
@@ -88,7 +88,7 @@ def seen(snapshot: str) -> str:
     return f"(_xid < {int(xmax)}{own})"
 
 
-def _eras(versions: list[Table]) -> list[list[Table]]:
+def eras_of(versions: list[Table]) -> list[list[Table]]:
     """Runs of shapes whose rows are told apart alike."""
     eras: list[list[Table]] = []
     for table in versions:
@@ -117,7 +117,7 @@ def _final(shape: Table) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class KeyPart:
     """One column of a key as SQL: its value, and its exact text where the kind can have one."""
 
     column: Column
@@ -196,12 +196,12 @@ class _Writer:
         if era is not None:
             where.append(f"_schema BETWEEN {era[0].version} AND {era[-1].version}")
         names = ", ".join(map(quoted, columns))
-        return f"SELECT {names}, {_ORDER} AS _ord FROM {self.log} WHERE {' AND '.join(where)}"
+        return f"SELECT {names}, {ORDER} AS _ord FROM {self.log} WHERE {' AND '.join(where)}"
 
     # --- rows with a key
 
     def _keyed(self, n: str, table: Table, plain: str, *, first: bool) -> str:
-        parts = [_Part(c) for c in table.key]
+        parts = [KeyPart(c) for c in table.key]
         new = [sql for p in parts for sql in p.new("r")]
         old = [sql for p in parts for sql in p.old("r", whole=False)]
         keys = [f"_k{i}" for i in range(len(new))]  # no physical name begins so
@@ -255,7 +255,7 @@ class _Writer:
         self._history(n, new, keys, ground, wanted)
         values = ", ".join(
             f"arg_min({{'v': {filled(c, 'h')}, 'x': h._exact[{text_literal(c.physical)}]}}, h._rank)"
-            f" FILTER (NOT {_names('h._missing', c)}) AS v{i}"
+            f" FILTER (NOT {lacks('h._missing', c)}) AS v{i}"
             for i, c in enumerate(wanted)
         )
         self._add(f"found{n}", f"SELECT h._target, {values} FROM ranked{n} h GROUP BY h._target")
@@ -277,29 +277,29 @@ class _Writer:
         self._add(f"needy{n}", f"SELECT {k}, _ord FROM live{n} WHERE _missing IS NOT NULL", "MATERIALIZED")
         self._add(
             f"kin{n}",
-            f"SELECT {k} FROM needy{n} UNION SELECT {_of('h', ok)} FROM kin{n} c"
-            f" JOIN keyed{n} h ON {_match('h', 'c', keys)} AND h._moved",
+            f"SELECT {k} FROM needy{n} UNION SELECT {of('h', ok)} FROM kin{n} c"
+            f" JOIN keyed{n} h ON {matching('h', 'c', keys)} AND h._moved",
         )
         begun = "coalesce(max(CASE WHEN _op = 'c' OR _moved THEN _ord END) OVER lives, -1::HUGEINT) AS _life"
         self._add(
             f"lives{n}",
             f"SELECT {k}, {ok}, {columns}, _ord, _op, _moved, {begun}"
-            f" FROM keyed{n} h SEMI JOIN kin{n} c ON {_match('h', 'c', keys)}"
+            f" FROM keyed{n} h SEMI JOIN kin{n} c ON {matching('h', 'c', keys)}"
             f" WINDOW lives AS (PARTITION BY {k} ORDER BY _ord)",
             "MATERIALIZED",
         )
         before = _same((f"h.{key}_old", f"p.{key}") for key in keys)
         self._add(
             f"came{n}",
-            f"SELECT {_of('h', k)}, h._life, {_of('h', ok)}, coalesce(max(p._life), -1::HUGEINT) AS _from"
+            f"SELECT {of('h', k)}, h._life, {of('h', ok)}, coalesce(max(p._life), -1::HUGEINT) AS _from"
             f" FROM lives{n} h LEFT JOIN lives{n} p ON {before} AND p._ord < h._ord WHERE h._moved GROUP BY ALL",
         )
         self._add(
             f"chain{n}",
-            f"SELECT t._ord AS _target, {_of('h', k)}, h._life, 0 AS _depth FROM needy{n} t"
-            f" JOIN lives{n} h ON {_match('t', 'h', keys)} AND h._ord = t._ord UNION ALL "
-            f"SELECT c._target, {_of('h', ok)}, h._from, c._depth + 1 FROM chain{n} c"
-            f" JOIN came{n} h ON {_match('c', 'h', keys)} AND h._life = c._life",
+            f"SELECT t._ord AS _target, {of('h', k)}, h._life, 0 AS _depth FROM needy{n} t"
+            f" JOIN lives{n} h ON {matching('t', 'h', keys)} AND h._ord = t._ord UNION ALL "
+            f"SELECT c._target, {of('h', ok)}, h._from, c._depth + 1 FROM chain{n} c"
+            f" JOIN came{n} h ON {matching('c', 'h', keys)} AND h._life = c._life",
         )
         copied = ((self.copy.incarnation << 63) + (self.copy.exact_from or self.copy.at) + 1) << 48
         self._add(
@@ -311,15 +311,15 @@ class _Writer:
         self._add(
             f"ranked{n}",
             "SELECT *, row_number() OVER (PARTITION BY _target ORDER BY _depth, _ord DESC) AS _rank FROM ("
-            f"SELECT c._target, c._depth, h._ord, {_of('h', columns)} FROM chain{n} c JOIN lives{n} h"
-            f" ON {_match('c', 'h', keys)} AND h._life = c._life AND h._op <> 'd' UNION ALL "
-            f"SELECT c._target, 2147483647, -1::HUGEINT, {_of('r', columns)} FROM {ground} r JOIN held{n} c ON {held})",
+            f"SELECT c._target, c._depth, h._ord, {of('h', columns)} FROM chain{n} c JOIN lives{n} h"
+            f" ON {matching('c', 'h', keys)} AND h._life = c._life AND h._op <> 'd' UNION ALL "
+            f"SELECT c._target, 2147483647, -1::HUGEINT, {of('r', columns)} FROM {ground} r JOIN held{n} c ON {held})",
         )
 
     # --- rows without a key
 
     def _whole(self, n: str, table: Table, plain: str) -> str:
-        parts = [_Part(c) for c in table.key]
+        parts = [KeyPart(c) for c in table.key]
         new = [sql for p in parts for sql in p.new("r")]
         old = [sql for p in parts for sql in p.old("r", whole=True)]
         images = [f"i{i}" for i in range(len(new))]
@@ -355,11 +355,11 @@ def _same(pairs: Iterator[tuple[str, str]] | zip[tuple[str, str]], *, null_safe:
     return " AND ".join(f"{a} {operator} {b}" for a, b in pairs)
 
 
-def _match(a: str, b: str, keys: list[str]) -> str:
+def matching(a: str, b: str, keys: list[str]) -> str:
     return _same((f"{a}.{key}", f"{b}.{key}") for key in keys)
 
 
-def _of(row: str, names: str) -> str:
+def of(row: str, names: str) -> str:
     """Comma-joined columns of one relation."""
     return ", ".join(f"{row}.{name}" for name in names.split(", "))
 
@@ -373,19 +373,19 @@ def _physical(columns: list[Column]) -> list[str]:
     return [c.physical for c in columns]
 
 
-def _names(text: str, column: Column) -> str:
+def lacks(text: str, column: Column) -> str:
     """Whether a `_missing` text names a column."""
     return f"coalesce(contains(',' || {text} || ',', {text_literal(',' + column.physical + ',')}), false)"
 
 
 def _value(column: Column, place: int) -> str:
     name = quoted(column.physical)
-    return f"CASE WHEN {_names('r._missing', column)} THEN f.v{place}.v ELSE r.{name} END"
+    return f"CASE WHEN {lacks('r._missing', column)} THEN f.v{place}.v ELSE r.{name} END"
 
 
 def _still_missing(wanted: list[Column]) -> str:
     left = ", ".join(
-        f"CASE WHEN f.v{i} IS NULL AND {_names('r._missing', c)} THEN {text_literal(c.physical)} END"
+        f"CASE WHEN f.v{i} IS NULL AND {lacks('r._missing', c)} THEN {text_literal(c.physical)} END"
         for i, c in enumerate(wanted)
     )
     return f"nullif(concat_ws(',', {left}), '')"
@@ -397,5 +397,5 @@ def _with_exact(wanted: list[Column]) -> str:
         if may_be_exact(column.kind):
             added = f"MAP {{{text_literal(column.physical)}: f.v{i}.x}}"
             joined = f"map_concat(coalesce({value}, MAP {{}}), {added})"
-            value = f"CASE WHEN f.v{i}.x IS NOT NULL AND {_names('r._missing', column)} THEN {joined} ELSE {value} END"
+            value = f"CASE WHEN f.v{i}.x IS NOT NULL AND {lacks('r._missing', column)} THEN {joined} ELSE {value} END"
     return value

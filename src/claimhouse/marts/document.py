@@ -32,8 +32,8 @@ MODELS = """\
 A model is a TOML file: one SELECT per input, in the same subset of SQL as the figures, whose columns are those below.
 `[changed]` tells, per table of the insurer, whose claims a changed row touches, so that figures per claim are kept
 fresh at the cost of the claims that changed. An input with a wrong column is an error that names file, input, column.
-A table `claim__log` is the change log of `claim` up to the moment that is read: its columns under the lake's names, and
-`_op`, `_incarnation`, `_end_lsn`, `_seq`, `_committed_at` (docs/lake-format.md).
+A table `claim__log` is the change log of `claim` up to the moment that is read: its columns, and `_op`, `_incarnation`,
+`_end_lsn`, `_seq`, `_committed_at` (docs/lake-format.md).
 """
 
 

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from claimhouse.query.session import Session
 
 
-LOG = "__log"  # `claim__log` in a model is the change log of the table claim
-
-
 @dataclass(frozen=True)
 class Availability:
     """Whether a figure can be had. `missing`: `input: why` for each input that stands in its way."""
@@ -63,9 +60,7 @@ def figures(
         raise UsageError(f"the figure {name} is off: {'; '.join(off)}", hint=f"the model is {model.file}")
     query = compose.compose(figure, model, given=given, claims=claims)
     try:
-        return run(_with_logs(target, model, figure), query, values).rename_columns(
-            [c.name for c in columns_of(figure)]
-        )
+        return run(target, query, values).rename_columns([c.name for c in columns_of(figure)])
     except (duckdb.Error, QueryError) as error:
         raise _explained(target, model, figure, given or {}) or error from None
 
@@ -130,39 +125,8 @@ def run(target: duckdb.DuckDBPyConnection | Session, query: exp.Query, values: M
     return target.sql(compose.render(query, "duckdb", values=values).sql).arrow()
 
 
-def _with_logs(
-    target: duckdb.DuckDBPyConnection | Session, model: Model, figure: Figure
-) -> duckdb.DuckDBPyConnection | Session:
-    """Where a figure reads change logs of a lake: a connection that holds them, and its other tables, at the moment."""
-    tables = {t for name in compose.needs(figure) if name in model.inputs for t in model.tables(name)}
-    if isinstance(target, duckdb.DuckDBPyConnection) or not any(t.endswith(LOG) for t in tables):
-        return target
-    connection = duckdb.connect()
-    for table in sorted(tables):
-        found = target.names.find(_path(table))
-        if found is None:
-            raise QueryError(f"there is no table {table}")
-        if error := target.hidden(found):
-            raise error
-        if not table.endswith(LOG):
-            connection.from_arrow(target.sql(f"SELECT * FROM {table}").arrow()).create(table)
-        elif log := target.log(target.states[found].folder, found.source):
-            at = target.positions[found.source]
-            until = f"(_incarnation, _end_lsn) <= ({at.incarnation}, {at.lsn})"
-            connection.from_arrow(log.filter(until).to_arrow_table()).create(table)
-    return connection
-
-
-def _path(table: str) -> tuple[str, ...]:
-    """The parts of a table's name; of a log's, those of the table that it tells of."""
-    parts = tuple(part.name for part in exp.to_table(table, dialect="duckdb").parts)
-    return (*parts[:-1], parts[-1].removesuffix(LOG))
-
-
 def _types(target: duckdb.DuckDBPyConnection | Session, model: Model, name: str) -> dict[str, str]:
     """Column name -> DuckDB type of an input. Raises duckdb.Error or QueryError."""
-    if name == "amount_history_input":
-        target = _with_logs(target, model, find("triangle_log"))
     text = compose.render(model.inputs[name], "duckdb").sql
     relation = target.cursor().sql(text) if isinstance(target, duckdb.DuckDBPyConnection) else target.sql(text).relation
     return {c.lower(): str(t) for c, t in zip(relation.columns, relation.types, strict=True)}
@@ -186,10 +150,10 @@ def _absent(target: duckdb.DuckDBPyConnection | Session, model: Model, name: str
             except duckdb.CatalogException:
                 return f"there is no table {table}"
             continue
-        found = target.names.find(_path(table))
+        found = target.names.relation(tuple(part.name for part in exp.to_table(table, dialect="duckdb").parts))
         if found is None:
             return f"there is no table {table}"
-        if error := target.hidden(found):
+        if error := target.hidden(found.table):
             return str(error)
     return None
 

@@ -14,10 +14,12 @@ from claimhouse.lake.defaults import duck_type
 from claimhouse.lake.lake import Lake
 from claimhouse.query import guard
 from claimhouse.query.guard import quote
+from claimhouse.query.versions import HistoryView, LogView
 from claimhouse.query.views import NO_COLUMNS, View
 from claimhouse.table import Table
 
 Path = tuple[str, ...]
+Shown = View | HistoryView | LogView
 _OURS = "claimhouse_internal"  # the schema of what the views need
 
 
@@ -26,15 +28,15 @@ class Engine:
 
     def __init__(self, lake: Lake, *, threads: int | None = None, memory: str | None = None) -> None:
         self.connection = guard.connect(threads=threads, memory=memory)
-        self.shown: dict[Path, View] = {}
+        self.shown: dict[Path, Shown] = {}
         self.locked = False
-        self._uses: dict[View, int] = {}
+        self._uses: dict[Shown, int] = {}
         lake.store.attach(self.connection)
 
-    def show(self, views: Mapping[Path, View], stubs: Mapping[Path, Table] | None = None) -> None:
+    def show(self, views: Mapping[Path, Shown], stubs: Mapping[Path, Table] | None = None) -> None:
         """Make a view under each path, and under those of `stubs` an empty one; then lock."""
         self.connection.execute(f"CREATE SCHEMA {_OURS}; CREATE SCHEMA public; USE public")
-        made: dict[View, str] = {}
+        made: dict[Shown, str] = {}
         for path, view in views.items():
             if view not in made:
                 made[view] = view.sql(self.connection, f"{_OURS}.v{len(made)}")
@@ -46,7 +48,7 @@ class Engine:
         guard.lock(self.connection, {file for view in made for file in view.files})
         self.locked = True
 
-    def use(self, views: set[View], *, selective: bool) -> None:
+    def use(self, views: set[Shown], *, selective: bool) -> None:
         """Get the views ready for a query: what is read whole, or again, is worth the search for places."""
         for view in views:
             self._uses[view] = self._uses.get(view, 0) + 1

@@ -1,7 +1,8 @@
 """Which table a name in SQL means: bare in schema public, as schema.table, or as source.schema.table.
 
 A name is first taken as it is spelled, then without regard to case, as DuckDB does. Where sources share a name, the
-query must say which one it means.
+query must say which one it means. `claim__history` and `claim__log` are the versions and the changes of `claim`,
+unless the source itself has a table of that name.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from claimhouse.errors import QueryError
 from claimhouse.query.guard import looks_like_file, quote
 
 Path = tuple[str, ...]
+HISTORY, LOG = "__history", "__log"
 _CATALOGS = ("memory", "system", "temp")  # DuckDB's own
 
 
@@ -33,6 +35,14 @@ class TableName:
             return (whole,)
         short = (self.schema, self.name)
         return ((self.name,), short, whole) if self.schema == "public" else (short, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """What a name means: a table, or with a `suffix` (HISTORY, LOG) what a session offers beside it."""
+
+    table: TableName
+    suffix: str = ""
 
 
 class Names:
@@ -55,9 +65,20 @@ class Names:
             raise QueryError(f"{written(path)} is in more than one source", hint=f"write {ways}")
         return found[0] if found else None
 
-    def spelled(self, path: Path, table: TableName) -> Path:
+    def relation(self, path: Path) -> Relation | None:
+        """What a path means, None if nothing. Raises QueryError where it is in several sources."""
+        table = self.find(path)
+        if table is not None:
+            return Relation(table)
+        for suffix in (HISTORY, LOG):
+            if path[-1].lower().endswith(suffix) and (table := self.find((*path[:-1], path[-1][: -len(suffix)]))):
+                return Relation(table, suffix)
+        return None
+
+    def spelled(self, path: Path, relation: Relation) -> Path:
         """That path in the source's own spelling."""
-        return next(p for p in table.paths if len(p) == len(path))
+        whole = next(p for p in relation.table.paths if len(p) == len(path))
+        return (*whole[:-1], whole[-1] + relation.suffix)
 
     def shortest(self, table: TableName) -> Path:
         """The shortest path that means this table alone."""

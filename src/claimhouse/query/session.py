@@ -24,15 +24,17 @@ from claimhouse.lake.relation import files_sql
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of, take
 from claimhouse.lake.tail import cut_numbers
 from claimhouse.query import guard
-from claimhouse.query.engine import Engine
+from claimhouse.query.engine import Engine, Shown
 from claimhouse.query.guard import Statement, quote
 from claimhouse.query.moment import AtTime, Past, Position, iso, parse_for, resolve
-from claimhouse.query.names import Names, Path, TableName
+from claimhouse.query.names import HISTORY, LOG, Names, Path, Relation, TableName
 from claimhouse.query.past import SourcePast
+from claimhouse.query.versions import HistoryView, LogView
 from claimhouse.query.views import View
 
 BATCH_ROWS = 10_000
 ENGINES = 8  # how many sets of tables a session keeps ready
+_VIEWS = {"": View, HISTORY: HistoryView, LOG: LogView}
 _AS_TEXT = ("BIT", "BIGNUM", "INTERVAL", "TIME WITH TIME ZONE", "UNION", "VARIANT", "TIME_NS")
 
 
@@ -70,7 +72,7 @@ class Session:
             for state in sorted(snapshot.registry.tables.values(), key=lambda s: s.status != "gone")  # a name's heir
         }
         self.names = Names(self.states)
-        self._views: dict[TableName, View] = {}
+        self._views: dict[Relation, Shown] = {}
         self._letters: dict[str, list[DeadLetter]] = {}
 
     def sql(self, text: str) -> Answer:
@@ -172,30 +174,34 @@ class Session:
         parts = name.split(".") if isinstance(name, str) else list(name)
         splits = [(".".join(parts[:n]), ".".join(parts[n:])) for n in range(1, len(parts))]
         for path in [name] if isinstance(name, tuple) else [(name,), *splits, tuple(parts)]:
-            if self.names.find(path):
+            if self.names.relation(path):
                 return path
         raise self.names.unknown(tuple(parts))
 
-    def _named(self, statement: Statement) -> dict[Path, View]:
+    def _named(self, statement: Statement) -> dict[Path, Shown]:
         """The views that a statement names, by its paths. Raises QueryError for a name that means no table."""
-        found: dict[Path, View] = {}
+        found: dict[Path, Shown] = {}
         for path in statement.paths:
             if len(path) == 1 and path[0].lower() in statement.ctes:
                 continue
-            table = self.names.find(path)
-            if table is not None:
-                found[self.names.spelled(path, table)] = self._view(table)
+            relation = self.names.relation(path)
+            if relation is not None:
+                found[self.names.spelled(path, relation)] = self._view(relation)
             elif not guard.is_catalog(path):
                 raise self.names.unknown(path)
         return found
 
-    def _view(self, table: TableName) -> View:
-        if table not in self._views:
+    def _view(self, relation: Relation) -> Shown:
+        if relation not in self._views:
+            table = relation.table
             state = self.reads(table)
-            self._views[table] = View(self.snapshots[table.source], state, self.positions[table.source])
-        return self._views[table]
+            view = _VIEWS[relation.suffix](self.snapshots[table.source], state, self.positions[table.source])
+            if isinstance(view, HistoryView):
+                self.warnings += [f"the history of {state.label} is not exact {b}" for b in view.blurred]
+            self._views[relation] = view
+        return self._views[relation]
 
-    def _ready(self, named: dict[Path, View], selective: bool) -> Engine:
+    def _ready(self, named: dict[Path, Shown], selective: bool) -> Engine:
         """An engine with a view for each name: one that has them, else a new one with these alone."""
         paths = set(named)
         engine = next((e for e in self._engines if e.locked and paths <= e.shown.keys()), None)
@@ -209,7 +215,7 @@ class Session:
         engine.use(set(named.values()), selective=selective)
         return engine
 
-    def _catalog(self, named: dict[Path, View]) -> Engine:
+    def _catalog(self, named: dict[Path, Shown]) -> Engine:
         """An engine for one statement about tables: every visible one is there, empty unless the statement names it."""
         engine = Engine(self.lake, **self._options)
         stubs = {}
