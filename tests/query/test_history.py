@@ -120,5 +120,6 @@ def test_a_wrong_key_and_a_table_without_one_are_told(book: Book) -> None:
             history(session, CLAIM, {"number": "1"})
         with pytest.raises(UsageError, match="no key"):
             history(session, CLAIM, {"id": "x'; DROP"})
-        with pytest.raises(QueryError, match="have no key"):
+        with pytest.raises(QueryError, match="have no key") as error:
             history(session, TableName("main", "public", "event"), {})
+        assert "event__log" in str(error.value.hint)

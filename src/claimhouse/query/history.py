@@ -21,7 +21,7 @@ from claimhouse.lake.defaults import filled, filled_exact, literal
 from claimhouse.lake.registry import Copy, TableState
 from claimhouse.lake.state import may_be_exact
 from claimhouse.query.guard import quote, quote_text
-from claimhouse.query.names import TableName
+from claimhouse.query.names import LOG, TableName
 from claimhouse.query.session import Session
 from claimhouse.table import Column, Table
 
@@ -69,7 +69,8 @@ class _Walk:
         self.position = session.positions[table.source]
         self.shape: Table = self.state.shape_at(self.position.lsn)
         if self.shape.identity != "key":
-            raise QueryError(f"rows of {self.state.label} have no key", hint="read its log by SQL over changes/")
+            hint = f"read its changes as they came: {self.state.name}{LOG}"
+            raise QueryError(f"rows of {self.state.label} have no key", hint=hint)
         self.key = self.shape.key
         log = session.log(self.state.folder, table.source)
         self.log = log

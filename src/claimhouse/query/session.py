@@ -73,6 +73,7 @@ class Session:
         }
         self.names = Names(self.states)
         self._views: dict[Relation, Shown] = {}
+        self._read: set[TableName] = set()
         self._letters: dict[str, list[DeadLetter]] = {}
 
     def sql(self, text: str) -> Answer:
@@ -133,10 +134,12 @@ class Session:
         return {source: resolve(moments[source], past) for source, past in pasts.items()}
 
     def reads(self, table: TableName) -> TableState:
-        """A table that a statement reads, noting its warnings. Raises NotExact, QueryError where it cannot be read."""
+        """A table that a statement reads, noting its warnings once. Raises NotExact, QueryError where it cannot be read."""
         if error := self.hidden(table):
             raise error
-        self._warn(table)
+        if table not in self._read:
+            self._read.add(table)
+            self._warn(table)
         return self.states[table]
 
     def hidden(self, table: TableName) -> LakeError | QueryError | None:
