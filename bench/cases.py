@@ -17,7 +17,10 @@ from psycopg.conninfo import make_conninfo
 import claimhouse
 from bench.capturing import capture_once, capturing
 from bench.figure import Figure, figure
+from claimhouse import marts
 from claimhouse.claims import Simulator, load
+from claimhouse.lake.lake import open_lake
+from claimhouse.lake.tail import cut_numbers
 from claimhouse.pipeline import Capture, CaptureOptions
 from claimhouse.postgres.embedded import Embedded
 from claimhouse.postgres.server import current_lsn
@@ -153,7 +156,49 @@ def now_over_plain(server: Embedded, folder: Path, scale: float) -> list[Figure]
     return [figure("now_over_plain", changed[:pairs], "ms", reference=plain[:pairs], aim=1.5, note=note)]
 
 
-CASES = {f.__name__: f for f in (cut_ms_by_tables, latency, backlog_to_cut, now_over_plain)}
+def mart_refresh_ms(server: Embedded, folder: Path, scale: float) -> list[Figure]:
+    """Milliseconds from a cut to a mart that holds it, by the claims that it changed, on a small and a large book.
+
+    The reference is the same mart computed from all of the book.
+    """
+    model, found = marts.load("demo"), []
+    for size, name in ((0.5, "small"), (4.0, "large")) if scale >= 1 else ((0.02, "small"), (0.06, "large")):
+        dsn, location = database(server), str(folder / name)
+        load(dsn, scale=size, seed=7)
+        capture_once(dsn, location)
+        lake = open_lake(location)
+        with capturing(dsn, location, flush_interval=3600.0) as events, psycopg.connect(dsn) as conn:
+            _settle(events)
+            follower = marts.MartFollower(lake, model)
+            book = follower.mart.table().num_rows
+            whole: list[float] = []
+            for _ in range(5):
+                began = time.perf_counter()
+                follower.mart.rebuild(follower.mirror.connection)
+                whole.append((time.perf_counter() - began) * 1000)
+            for claims in (1, 10, 100):
+                runs: list[float] = []
+                for _ in range(5 if scale < 1 else 15):
+                    changed = conn.execute(
+                        "UPDATE reserve_txn SET reason = reason WHERE reserve_txn_id IN (SELECT min(reserve_txn_id)"
+                        " FROM reserve_txn GROUP BY claim_id ORDER BY random() LIMIT %s)",
+                        (claims,),
+                    ).rowcount
+                    conn.commit()
+                    _next_cut(events, changed)
+                    began = time.perf_counter()
+                    touched = follower.step(cut_numbers(lake, follower.moment.source)[-1])
+                    runs.append((time.perf_counter() - began) * 1000)
+                    if touched != changed:
+                        raise RuntimeError(f"{changed} claims changed, {touched} were computed")
+                reference = [statistics.median(whole)] * len(runs)
+                note = f"{claims} of {book} claims"
+                found.append(figure(f"mart_refresh_ms_{claims}_{name}", runs, "ms", reference=reference, note=note))
+            follower.close()
+    return found
+
+
+CASES = {f.__name__: f for f in (cut_ms_by_tables, latency, backlog_to_cut, now_over_plain, mart_refresh_ms)}
 
 
 def _settle(events: Any) -> None:

@@ -13,9 +13,10 @@ from tests.console.claimslake import IMAGE, TOKEN, ClaimsLake, served
 
 from claimhouse.console.app import Console
 from claimhouse.fraud.evaluate import Hit
-from claimhouse.fraud.hits import Event, HitWriter, Moment
+from claimhouse.fraud.hits import Event, HitWriter
 from claimhouse.fraud.rule import load_rules
 from claimhouse.lake.snapshot import take
+from claimhouse.marts.mirror import Moment
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

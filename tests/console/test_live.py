@@ -19,8 +19,9 @@ from claimhouse.console.book import TABLES
 from claimhouse.console.reader import Reader
 from claimhouse.errors import QueryError
 from claimhouse.fraud.evaluate import Hit
-from claimhouse.fraud.hits import Event, HitWriter, Moment
+from claimhouse.fraud.hits import Event, HitWriter
 from claimhouse.fraud.rule import load_rules
+from claimhouse.marts.mirror import Moment
 
 COLUMNS = {
     "id": "int8", "claim_number": "text", "line": "text", "cause": "text", "loss_place": "text", "loss_state": "text",

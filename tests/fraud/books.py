@@ -10,11 +10,12 @@ import duckdb
 import pyarrow as pa
 
 from claimhouse.change import old_name
-from claimhouse.fraud import mirror
 from claimhouse.fraud.engine import Engine
 from claimhouse.fraud.evaluate import Hit, Scorer
-from claimhouse.fraud.model import columns, load
+from claimhouse.fraud.model import load
 from claimhouse.fraud.rule import RuleSet, load_rules
+from claimhouse.marts import mirror
+from claimhouse.marts.model import columns
 
 MODEL = load("demo")
 KEYS = {

@@ -11,10 +11,11 @@ from claimhouse.errors import Fenced, UsageError
 from claimhouse.fraud import load_rules
 from claimhouse.fraud.disposition import Dispositions
 from claimhouse.fraud.evaluate import Hit
-from claimhouse.fraud.hits import DECIDED, Event, HitWriter, Moment, current, events, prepare
+from claimhouse.fraud.hits import DECIDED, Event, HitWriter, current, events, prepare
 from claimhouse.fraud.score import combined
 from claimhouse.lake import delta
 from claimhouse.lake.lake import Lake, create
+from claimhouse.marts.mirror import Moment
 from claimhouse.query.moment import Position
 
 queue = importlib.import_module("claimhouse.fraud.queue")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from claimhouse.fraud.evaluate import Hit
-from claimhouse.fraud.hits import Event, HitWriter, Moment
+from claimhouse.fraud.hits import Event, HitWriter
 from claimhouse.fraud.news import MANY, News
 from claimhouse.fraud.rule import load_rules
 from claimhouse.lake.lake import create
+from claimhouse.marts.mirror import Moment
 
 RULES = load_rules().rules
 

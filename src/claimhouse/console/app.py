@@ -31,6 +31,7 @@ from claimhouse.console.page import Ask, Page
 from claimhouse.console.pulse import Pulse
 from claimhouse.console.reader import Busy, Reader, Reading
 from claimhouse.console.slot import SlotWatch
+from claimhouse.console.standing import Standing
 from claimhouse.errors import ClaimhouseError, NotExact, SourceGone, StorageGone, UsageError
 from claimhouse.fraud.disposition import Dispositions
 from claimhouse.lake import access
@@ -63,19 +64,22 @@ class Console:
         self.bar = Bar(self.lake)
         self.pulse = Pulse(self.lake, self._watch)
         self.hits = HitWatch(self.lake, self.pulse)
-        self.figures = Figures(self.model)
+        self.standing = Standing(self.lake)
+        self.figures = Figures(self.model, self.standing)
         self.dispositions = Dispositions(self.lake)
         self._copied: dict[str, bool] = {}
 
     def start(self) -> None:
         self.pulse.start()
         self.hits.start()
+        self.standing.start()
         if self.slot:
             self.slot.start()
 
     def stop(self) -> None:
         self.pulse.stop()
         self.hits.stop()
+        self.standing.stop()
         if self.slot:
             self.slot.stop()
         self.reader.close()

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pyarrow as pa
 from claimhouse import marts
 from claimhouse.console.page import Ask, Page, texts
 from claimhouse.console.reader import Reading
+from claimhouse.console.standing import Standing
 from claimhouse.console.tables import Absent
 from claimhouse.errors import ClaimhouseError, UsageError
 from claimhouse.marts import compose
@@ -33,9 +35,13 @@ Row = dict[str, Any]
 
 @dataclass
 class Figures:
-    """Asks figures for pages; `model` None: the shipped one that fits the lake. Keeps the last answers per moment."""
+    """Asks figures for pages; `model` None: the shipped one that fits the lake. Keeps the last answers per moment.
+
+    `standing` answers what it can of the present.
+    """
 
     model: Model | None = None
+    standing: Standing | None = None
     keep: int = 64
     _answers: OrderedDict[tuple[Any, ...], pa.Table] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -45,7 +51,7 @@ class Figures:
         if self.model is not None:
             return self.model
         names = reading.session.names
-        found = [(sum(_there(names, m, i) for i in m.inputs), m) for m in map(marts.load, shipped())]
+        found = [(sum(_there(names, m, i) for i in m.inputs), m) for m in _shipped()]
         best = max(found, key=lambda pair: pair[0])
         return best[1] if best[0] else None
 
@@ -58,7 +64,9 @@ class Figures:
             if key in self._answers:
                 self._answers.move_to_end(key)
                 return self._answers[key]
-        found = marts.figures(reading.session, model, name, given)
+        found = self.standing.ask(reading, model, name, given) if self.standing else None
+        if found is None:
+            found = marts.figures(reading.session, model, name, given)
         with self._lock:
             self._answers[key] = found
             while len(self._answers) > self.keep:
@@ -66,9 +74,14 @@ class Figures:
         return found
 
 
+@cache
+def _shipped() -> tuple[Model, ...]:
+    return tuple(map(marts.load, shipped()))
+
+
 def _there(names: Any, model: Model, name: str) -> bool:
     try:
-        return all(names.find(tuple(t.replace('"', "").split("."))) for t in model.tables(name))
+        return all(names.relation(tuple(t.replace('"', "").split("."))) for t in model.tables(name))
     except ClaimhouseError:
         return False
 
@@ -87,7 +100,10 @@ def _valuation(reading: Reading, model: Model, figures: Figures, ask: Ask) -> da
             raise UsageError(f"{text!r} is no day", hint="write it as 2026-03-31") from None
     claims = compose.render(model.inputs["claim_input"], "duckdb").sql
     newest = reading.rows(f"SELECT max(reported_on) AS day FROM ({claims})")[0]["day"]
-    return newest if isinstance(newest, date) else date.today()
+    valuation = newest if isinstance(newest, date) else date.today()
+    if figures.standing is not None and reading.at is None:
+        figures.standing.want(model, valuation)
+    return valuation
 
 
 def _prepare(reading: Reading, model: Model, *names: str) -> None:

@@ -16,16 +16,15 @@ from dataclasses import dataclass
 
 from claimhouse.fraud import model as models
 from claimhouse.fraud.engine import Engine
-from claimhouse.fraud.hits import Event, HitWriter, Moment
-from claimhouse.fraud.mirror import Mirror, NotThere, Stale
+from claimhouse.fraud.hits import Event, HitWriter
 from claimhouse.fraud.rule import RuleSet, load_rules
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.tail import cut_numbers
+from claimhouse.marts.mirror import ANEW, Mirror, Moment, NotThere, Stale
 from claimhouse.marts.model import Model
 
 PAUSE_LOCAL, PAUSE_REMOTE = 0.02, 0.5  # seconds between two looks for a new cut
 EVERY = 0.2  # seconds from the begin of one evaluation to the next: what comes meanwhile is scored together
-ANEW = 3600.0  # seconds after which the mirror is made anew, so that memory of deleted rows is given back
 DECISIONS = 5.0  # seconds between two looks for what people decided
 PATIENCE = 0.5  # seconds between two tries for tables that are still being copied
 

@@ -31,6 +31,7 @@ from claimhouse.lake import delta
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.relation import files_sql
 from claimhouse.lake.storage import Exists
+from claimhouse.marts.mirror import Moment
 from claimhouse.query.moment import Position
 
 KEY = "marts/fraud/hits"
@@ -89,17 +90,6 @@ class Event:
 
     kind: Kind
     hit: Hit
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Where in a source an evaluation stands: a cut, its end and its newest commit time (microseconds)."""
-
-    source: str
-    incarnation: int
-    cut: int
-    lsn: int
-    at: int
 
 
 def prepare(lake: Lake) -> None:

@@ -10,8 +10,6 @@ import tomllib
 from importlib.resources import files
 from pathlib import Path
 
-from sqlglot import exp
-
 from claimhouse.fraud.inputs import INPUTS
 from claimhouse.marts.model import Model, ModelError, read_input, read_query
 
@@ -52,24 +50,3 @@ def parse(text: str, file: str) -> Model:
     if "claim_input" not in inputs:
         raise ModelError(f"{file}: the model has no claim_input")
     return model
-
-
-def columns(model: Model) -> dict[str, set[str]]:
-    """The insurer's tables that a model reads, each with the columns that its queries name.
-
-    Raises ModelError for a column that no alias places.
-    """
-    found: dict[str, set[str]] = {}
-    for name, query in {**model.inputs, **{f"changed.{t}": q for t, q in model.changed.items()}}.items():
-        for select in query.find_all(exp.Select):
-            own = name.removeprefix("changed.")
-            names = {t.alias_or_name: own if t.name == "changed" else t.sql("duckdb", comments=False)
-                     for t in select.find_all(exp.Table) if t.parent_select is select}  # fmt: skip
-            names = {alias: text.split(" AS ")[0] for alias, text in names.items()}
-            for column in select.find_all(exp.Column):
-                if column.parent_select is not select:
-                    continue
-                if column.table not in names:
-                    raise ModelError(f"{model.file}: {name}: write {column.name} with its table's alias")
-                found.setdefault(names[column.table], set()).add(column.name)
-    return found

@@ -69,13 +69,13 @@ def compose(
     model: Model,
     *,
     given: Mapping[str, str] | None = None,
-    claims: Collection[Any] | None = None,
+    claims: Collection[Any] | str | None = None,
     tables: Callable[[exp.Table], exp.Table] | None = None,
 ) -> exp.Query:
     """The whole query, in DuckDB's dialect.
 
     `given` names tables that already hold a figure or input. `claims`: only these claims' rows of the per-claim inputs
-    (their keys are spelled for DuckDB).
+    (their keys are spelled for DuckDB, or their list is the parameter of that name).
     `tables` renames the model's tables to what another engine calls them. Raises UsageError for a missing input.
     """
     ctes: dict[str, exp.Query] = {}
@@ -145,13 +145,16 @@ def _input(model: Model, name: str, tables: Callable[[exp.Table], exp.Table] | N
     return query
 
 
-def _chosen(name: str, query: exp.Query, claims: Collection[Any] | None) -> exp.Query:
+def _chosen(name: str, query: exp.Query, claims: Collection[Any] | str | None) -> exp.Query:
     """An input's rows of these claims only, where its rows belong to claims."""
     if claims is None or not INPUTS[name].per_claim:
         return query
     columns = [exp.column(c.name) for c in INPUTS[name].columns]
-    listed = exp.Var(this=", ".join(exp.convert(x).sql("duckdb") for x in claims) or "NULL")  # one node, however many
-    chosen = exp.In(this=exp.column("claim_id"), expressions=[listed])
+    if isinstance(claims, str):
+        text = f"SELECT UNNEST(${claims})"
+    else:
+        text = ", ".join(exp.convert(x).sql("duckdb") for x in claims) or "NULL"
+    chosen = exp.In(this=exp.column("claim_id"), expressions=[exp.Var(this=text)])  # one node, however many
     return exp.select(*columns).from_(query.subquery("one_input")).where(chosen)
 
 

@@ -21,7 +21,7 @@ from sqlglot import exp
 
 from claimhouse.errors import UsageError
 from claimhouse.marts import compose, runner
-from claimhouse.marts.figure import find
+from claimhouse.marts.figure import bound, columns_of, find
 from claimhouse.marts.model import Model
 
 if TYPE_CHECKING:
@@ -41,23 +41,49 @@ def changed_claims(
     """
     found: set[Any] = set()
     for table, rows in changes.items():
-        if table in model.changed and rows.num_rows:
+        if table not in model.changed or not rows.num_rows:
+            continue
+        if isinstance(target, duckdb.DuckDBPyConnection):
+            found.update(touched_claims(target, changed_sql(model, table), rows))
+        else:
             query = _over(model.changed[table].copy(), rows)
             found.update(runner.run(target, query, {}).column(0).to_pylist())
     return sorted(found - {None})
 
 
+def changed_sql(model: Model, table: str) -> str:
+    """The model's query for a table's touched claims, as DuckDB runs it over `changed_rows`."""
+    query = model.changed[table].copy()
+    names = _read(query)
+    query = query.with_("changed", as_=exp.select(*map(exp.column, names)).distinct().from_("changed_rows"))
+    return compose.render(query, "duckdb").sql
+
+
+def touched_claims(target: duckdb.DuckDBPyConnection, sql: str, changed_rows: pa.Table) -> set[Any]:
+    """The claims that `changed_sql` finds for these rows."""
+    own = target.cursor()
+    own.register("changed_rows", changed_rows)
+    return {row[0] for row in own.sql(sql).fetchall()} - {None}
+
+
 def _over(query: exp.Query, rows: pa.Table) -> exp.Query:
     """The query with `changed` as the distinct values of the columns that it reads."""
-    aliases = {t.alias_or_name for t in query.find_all(exp.Table) if t.name == "changed"}
-    names = sorted({c.name for c in query.find_all(exp.Column) if c.table in aliases})
+    names = _read(query)
     distinct = rows.select(names).group_by(names).aggregate([])
-    selects = [
-        exp.select(*(exp.alias_(exp.convert(value), name) for name, value in row.items()))
-        for row in distinct.to_pylist()
-    ]
-    body = selects[0] if len(selects) == 1 else exp.union(*selects, distinct=False)
-    return query.with_("changed", as_=body)
+    values = exp.values([tuple(row.values()) for row in distinct.to_pylist()], alias="changed", columns=names)
+    return query.with_("changed", as_=exp.select("*").from_(values))
+
+
+def readable(name: str, mart: str = "claim_money") -> bool:
+    """Whether a figure reads nothing but a mart's."""
+    figure = find(name)
+    return figure.inputs == (mart,) and figure.then is None
+
+
+def _read(query: exp.Query) -> list[str]:
+    """The columns of `changed` that a query reads."""
+    aliases = {t.alias_or_name for t in query.find_all(exp.Table) if t.name == "changed"}
+    return sorted({c.name for c in query.find_all(exp.Column) if c.table in aliases})
 
 
 class ClaimMart:
@@ -74,6 +100,7 @@ class ClaimMart:
         self.name = name
         self.params = {"valuation": LAST_DAY, **(params or {})}
         self._connection = duckdb.connect(config={"threads": 1})
+        self._some: compose.Rendered | None = None  # the figure of some claims, written once
 
     def rebuild(self, target: duckdb.DuckDBPyConnection | Session) -> int:
         """Compute every claim; returns the number of rows."""
@@ -87,7 +114,10 @@ class ClaimMart:
         """Compute these claims again and no others; returns the number of their rows. Deleted claims vanish."""
         if not claims:
             return 0
-        rows = runner.figures(target, self.model, self.name, self.params, claims=claims)
+        if isinstance(target, duckdb.DuckDBPyConnection):
+            rows = self._of(target, claims)
+        else:
+            rows = runner.figures(target, self.model, self.name, self.params, claims=claims)
         own = self._connection
         own.register("computed", rows)
         own.register("touched", pa.table({"claim_id": pa.array(list(claims))}))
@@ -97,6 +127,16 @@ class ClaimMart:
         own.commit()
         own.unregister("computed").unregister("touched")
         return rows.num_rows
+
+    def _of(self, target: duckdb.DuckDBPyConnection, claims: Collection[Any]) -> pa.Table:
+        """The rows of these claims, whose list is bound: the query is put together once."""
+        figure = find(self.name)
+        if self._some is None:
+            self._some = compose.render(compose.compose(figure, self.model, claims="claims"), "duckdb")
+        values = bound(compose.parameters_of(figure), self.params, runner.day_of(target))
+        given = {name: values[name] for name in self._some.parameters} | {"claims": list(claims)}
+        found = target.cursor().sql(self._some.sql, params=given).to_arrow_table()
+        return found.rename_columns([c.name for c in columns_of(figure)])
 
     def table(self) -> pa.Table:
         """All rows, in the figure's order."""

@@ -119,6 +119,29 @@ def read_query(name: str, sql: Any, file: str) -> exp.Query:
     return query
 
 
+def columns(model: Model) -> dict[str, set[str]]:
+    """The insurer's tables that a model reads, each with the columns that its queries name.
+
+    Raises ModelError for a column that no alias places.
+    """
+    found: dict[str, set[str]] = {}
+    for name, query in {**model.inputs, **{f"changed.{t}": q for t, q in model.changed.items()}}.items():
+        ctes = {cte.alias for cte in query.find_all(exp.CTE)}
+        for select in query.find_all(exp.Select):
+            own = name.removeprefix("changed.")
+            names = {t.alias_or_name: own if t.name == "changed" else t.sql("duckdb", comments=False)
+                     for t in select.find_all(exp.Table) if t.parent_select is select}  # fmt: skip
+            names = {alias: text.split(" AS ")[0] for alias, text in names.items()}
+            for column in select.find_all(exp.Column):
+                if column.parent_select is not select:
+                    continue
+                if column.table not in names:
+                    raise ModelError(f"{model.file}: {name}: write {column.name} with its table's alias")
+                if names[column.table] not in ctes:
+                    found.setdefault(names[column.table], set()).add(column.name)
+    return found
+
+
 def _wanted(column: InputColumn) -> str:
     return f"{column.name}: {column.kind}{', NULL allowed' if column.nullable else ''}; {column.meaning}"
 

@@ -134,7 +134,7 @@ class Session:
         return {source: resolve(moments[source], past) for source, past in pasts.items()}
 
     def reads(self, table: TableName) -> TableState:
-        """A table that a statement reads, noting its warnings once. Raises NotExact, QueryError where it cannot be read."""
+        """A table that a statement reads; its warnings are noted once. Raises NotExact, QueryError."""
         if error := self.hidden(table):
             raise error
         if table not in self._read:

@@ -1,4 +1,4 @@
-"""The insurer's tables that rules read, in memory, moved from cut to cut by the rows that each cut brought.
+"""The insurer's tables that a model reads, in memory, moved from cut to cut by the rows that each cut brought.
 
 It begins as what a session reads at one cut, and holds only the columns that the model names. A cut's rows then take
 the place of those with their keys, whole rows from the log: the lake is not asked again. What that cannot follow (a
@@ -17,16 +17,27 @@ import pyarrow.compute as pc
 
 from claimhouse.change import old_name
 from claimhouse.errors import ClaimhouseError, UsageError
-from claimhouse.fraud.hits import Moment
-from claimhouse.fraud.model import columns
 from claimhouse.lake import registry as registries
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.registry import Registry, TableState
 from claimhouse.lake.tail import Cut, CutMark, load
-from claimhouse.marts.model import Model
+from claimhouse.marts.model import Model, columns
 from claimhouse.query.guard import quote
 from claimhouse.query.session import Session
 from claimhouse.table import Table
+
+ANEW = 3600.0  # seconds after which a mirror is made anew, so that memory of deleted rows is given back
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where in a source a mirror stands: a cut, its end and its newest commit time (microseconds)."""
+
+    source: str
+    incarnation: int
+    cut: int
+    lsn: int
+    at: int
 
 
 class Stale(ClaimhouseError):
