@@ -111,6 +111,16 @@ def test_a_second_copy_is_a_version_only_where_it_found_something_else(book: Boo
     assert told(versions(book, 3)) == [("r", "new", ()), ("d", "new", ())]
 
 
+def test_a_second_copy_that_finds_what_an_update_left_out_is_no_version(book: Book) -> None:
+    claim = claims(book, {"id": 1, "status": "new", "note": "kept"})
+    book.cut()
+    book.commit(("u", claim, {"id": 1, "status": "open"}, {}, ("note",)))
+    book.copy(claim, [{"id": 1, "status": "open", "note": "kept"}])
+    book.live(claim)
+    book.cut()
+    assert told(versions(book, 1)) == [("r", "new", ()), ("u", "open", ("status",))]
+
+
 def test_a_wrong_key_and_a_table_without_one_are_told(book: Book) -> None:
     claims(book, {"id": 1})
     book.table("event", {"what": "text"}, key=(), identity="none", rows=[{"what": "x"}])

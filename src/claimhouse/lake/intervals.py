@@ -64,6 +64,8 @@ def reigns(state: TableState, shape: Table, lsn: int) -> list[Reign]:
     for copy, after in zip(done, [*done[1:], None], strict=True):
         ends = place(after.incarnation, after.exact_from or 0) if after else None
         known = place(copy.incarnation, copy.exact_from or 0)
+        if ends is not None and ends <= known:
+            continue  # the next copy took its place at once
         if copy.at >= turned:
             found.append(Reign(copy, place(copy.incarnation, copy.at), known, ends))
         elif ends is None or ends > place(copy.incarnation, turned):
@@ -163,7 +165,7 @@ class _Writer:
         after = f"(_incarnation > {copy.incarnation} OR (_incarnation = {copy.incarnation} AND _end_lsn > {copy.at}))"
         where = ["_op <> 'r'", after, f"_schema >= {reign.since}"]
         if reign.ends is not None:
-            where.append(f"{_placed('_incarnation', '_end_lsn')} < {reign.ends}::HUGEINT")
+            where.append(f"{_placed('_incarnation', '_end_lsn')} <= {reign.ends}::HUGEINT")
         if copy.sees is not None:
             where.append(f"NOT {seen(copy.sees)}")
         ground = f"SELECT * FROM {self.log} WHERE _op = 'r' AND _copy = {copy.number}"
@@ -198,7 +200,7 @@ class _Writer:
             for n, r in enumerate(self.reigns)
         )
         self._add("reigns", f"SELECT * FROM (VALUES {values}) reigns (_reign, _begins, _ends)")
-        found = "v._reign > 0 AND v._place < r._begins"
+        found = "v._reign > 0 AND (v._place < r._begins OR v._op = 'r')"
         over = "v._until IS NULL AND r._ends IS NOT NULL"
         return self._add(
             "clipped",
@@ -208,7 +210,7 @@ class _Writer:
             f" coalesce(v._until, r._ends) AS _until, CASE WHEN {over} THEN 'r' ELSE v._by END AS _by),"
             f" CASE WHEN {found} THEN r._begins ELSE v._place END AS _from, {found} AS _found, {over} AS _over"
             f" FROM {versions} v JOIN reigns r ON v._reign = r._reign"
-            " WHERE (v._until IS NULL OR v._until > v._place)"
+            " WHERE (v._until IS NULL OR v._until > v._place) AND v._place <= coalesce(r._ends, v._place)"
             " AND (v._until IS NULL OR v._until > r._begins OR (v._reign = 0 AND v._op <> 'r'))",
         )
 
@@ -221,18 +223,18 @@ class _Writer:
         self._add(
             "flagged",
             f"SELECT *, coalesce({goes_on}, false) AS _same FROM {clipped}"
-            f" WINDOW w AS (PARTITION BY {self.life} ORDER BY _from)",
+            f" WINDOW w AS (PARTITION BY {self.life} ORDER BY _from, _reign)",
         )
-        self._add(
-            "islands",
-            f"SELECT *, sum((NOT _same)::INT) OVER (PARTITION BY {self.life} ORDER BY _from) AS _island FROM flagged",
-        )
+        counted = f"sum((NOT _same)::INT) OVER (PARTITION BY {self.life} ORDER BY _from, _reign) AS _island"
+        self._add("islands", f"SELECT *, {counted} FROM flagged")
         ends = ", ".join(f"last_value({c}) OVER i AS {c}" for c in ("_until", "_by", "_by_xid"))
-        return self._add(
-            "joined",
-            f"SELECT * REPLACE ({ends}) FROM islands WINDOW i AS (PARTITION BY {self.life}, _island ORDER BY _from"
+        whole = f"PARTITION BY {self.life}, _island ORDER BY _from, _reign"
+        self._add(
+            "whole",
+            f"SELECT * REPLACE ({ends}) FROM islands WINDOW i AS ({whole}"
             " ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) QUALIFY NOT _same",
         )
+        return self._add("joined", "SELECT * FROM whole WHERE _until IS NULL OR _until > _from")
 
     def _values(self) -> list[str]:
         """What makes a version another one: its values, and what of them stands elsewhere."""

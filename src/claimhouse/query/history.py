@@ -121,13 +121,13 @@ class _Walk:
             window = [e for e in stream if start < e["order"] < mark]
             while place < len(stream) and stream[place]["order"] < mark:
                 if number or stream[place]["order"] > start:
-                    alive = _alive(stream[place])
+                    alive = _alive(stream[place], alive)
                     yield stream[place]
                 place += 1
             if until is not None and mark > until and number:
                 break
             held = copied.get(copy.number)
-            if not window and held is not None and (alive is None or held["values"] != alive):
+            if not window and held is not None and (alive is None or _differs(held["values"], alive)):
                 alive = held["values"]
                 at = start if not number else mark
                 yield {**held, "order": (at[0], at[1], 0)}
@@ -199,9 +199,16 @@ class _Walk:
         )
 
 
-def _alive(event: dict[str, Any]) -> dict[str, Any] | None:
-    """A key's values after an event, None where it has no row."""
-    return None if event["_op"] in ("d", "t") or event["moved_to"] else event["values"]
+def _alive(event: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What is known of a key's values after an event, None where it has no row."""
+    if event["_op"] in ("d", "t") or event["moved_to"]:
+        return None
+    return event["values"] if event["came_from"] else {**_kept(before, event), **event["values"]}
+
+
+def _differs(held: dict[str, Any], alive: dict[str, Any]) -> bool:
+    """Whether a copy found a row otherwise than the stream left it, by what the stream told."""
+    return any(held[name] != value for name, value in alive.items() if name in held)
 
 
 def _found_gone(copy: Copy, mark: Order) -> dict[str, Any]:
