@@ -26,7 +26,8 @@ from claimhouse.marts import Model, available, compose, find, lint
 from claimhouse.marts import load as load_model
 from claimhouse.marts.figure import bound, columns_of
 from claimhouse.marts.inputs import InputColumn
-from claimhouse.marts.runner import LOG, figures
+from claimhouse.marts.runner import figures
+from claimhouse.query.names import LOG
 from claimhouse.query.session import Session
 
 pytestmark = pytest.mark.stack
@@ -79,11 +80,7 @@ def _in_spark(spark: Any, session: Session, tables: set[str]) -> Run:
     """The rows of the lake in Spark's memory. (That its views of the lake have the same rows is another test's.)"""
     spark.conf.set("spark.sql.shuffle.partitions", "1")
     for name in sorted(tables):
-        found = session.names.find((name.removesuffix(LOG),))
-        assert found is not None
-        log = session.log(session.states[found].folder, found.source) if name.endswith(LOG) else None
-        rows = session.sql(f"SELECT * FROM {name}").arrow() if log is None else log.to_arrow_table()
-        spark.createDataFrame(rows).createOrReplaceTempView(name)
+        spark.createDataFrame(session.sql(f"SELECT * FROM {name}").arrow()).createOrReplaceTempView(name)
     return lambda sql: [tuple(r) for r in spark.sql(sql).collect()]
 
 

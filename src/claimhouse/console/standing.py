@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from claimhouse.console.background import Background
 from claimhouse.console.reader import Reading
 from claimhouse.errors import ClaimhouseError
 from claimhouse.lake.lake import Lake
@@ -32,10 +33,11 @@ BEAT = 0.5
 AGAIN = 30.0  # seconds until a mart that could not be made is tried again
 
 
-class Standing:
+class Standing(Background):
     """Ask it from any thread. Before `start` it answers nothing."""
 
     def __init__(self, lake: Lake) -> None:
+        super().__init__()
         self.lake = lake
         self.trouble: str | None = None
         self.answered = 0
@@ -44,18 +46,12 @@ class Standing:
         self._follower: MartFollower | None = None
         self._seen: deque[tuple[float, int]] = deque()
         self._lock = threading.Lock()
-        self._stop, self._wake = threading.Event(), threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="standing", daemon=True)
-        self._thread.start()
+        self._wake = threading.Event()
 
     def stop(self) -> None:
         self._stop.set()
         self._wake.set()
-        if self._thread is not None:
-            self._thread.join(10)
+        super().stop()
 
     def want(self, model: Model, valuation: date) -> None:
         """Pages of the present are valued at this day."""

@@ -24,7 +24,8 @@ def policy(
 ) -> dict[str, Any]:
     """The policy document of a role for the lake at `s3://bucket/prefix`.
 
-    writer: what captures (either runtime) needs. reader: queries, fraud queue and figures of a lake that others write.
+    writer: what captures (either runtime) needs. reader: queries and figures of a lake that others write
+    (the console with --no-access-log; who disposes of indicators writes).
     trino: what Trino needs to show it, the Glue databases `<source>__*` of the sources among it. Raises UsageError.
     """
     place = urlsplit(lake)
