@@ -24,8 +24,8 @@ from claimhouse.lake import delta, flushes, registry
 from claimhouse.lake.lake import TRANSACTIONS, Lake, open_lake
 from claimhouse.lake.tail import cut_numbers, read_mark
 from claimhouse.marts import load as load_model
-from claimhouse.query.names import LOG
 from claimhouse.pipeline import Capture, CaptureOptions
+from claimhouse.query.names import LOG
 
 SOURCE = f"book{os.getpid()}"  # a kept stack has those of earlier runs
 Run = Callable[[str], list[tuple[Any, ...]]]
