@@ -86,14 +86,14 @@ def make(stack: Stack) -> Book:
         Capture(asked).run()
     lake = open_lake(place, options)
     Streaming(lake, SOURCE, lambda: None).prepare(0, "none")
-    publish(stack, lake)
+    assert publish(stack, lake)
     return Book(lake, stack.trino, read)
 
 
-def publish(stack: Stack, lake: Lake) -> None:
-    """Bring Trino's tables and views up to the lake's newest flush."""
+def publish(stack: Stack, lake: Lake) -> list[str]:
+    """Bring Trino's tables and views up to the lake's newest flush; the views that were made."""
     mark = read_mark(lake, SOURCE, cut_numbers(lake, SOURCE)[-1])
     record = flushes.load(lake, SOURCE, mark.flush)
     with psycopg.connect(make_conninfo(stack.admin_dsn, dbname=SOURCE)) as conn:
         catalog = Catalog(stack.trino, lake, stack.topology.catalog, SOURCE, "-", lambda c: wire_type(conn, c.type_oid))
-        assert catalog.publish(record, registry.load(lake, SOURCE, record.registry), 0)
+        return catalog.publish(record, registry.load(lake, SOURCE, record.registry), 0)

@@ -17,6 +17,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.stack import book as books
 from tests.stack.book import Book
 from tests.stack.conftest import until
 
@@ -253,7 +254,8 @@ def test_the_command_line_prints_the_same_formats_and_fails_with_2(stack: Stack)
 
 @pytest.fixture(scope="module")
 def folder(book: Book, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A stack's folder that names the demo book's lake and source."""
+    """A stack's folder that names the demo book's lake and source. (Another test had Glue forget them.)"""
+    books.publish(stack, book.lake)
     yield book.folder(stack, tmp_path_factory.mktemp("book"))
 
 
