@@ -21,6 +21,7 @@ from claimhouse.errors import NotExact, QueryError
 from claimhouse.lake import delta
 from claimhouse.lake.registry import TableState
 from claimhouse.lake.snapshot import LakeSnapshot
+from claimhouse.lake.state import eras_of
 from claimhouse.query.guard import quote, quote_text
 from claimhouse.query.moment import Position
 from claimhouse.query.past import SourcePast
@@ -105,7 +106,7 @@ def past_sql(state: TableState, behind: Behind, position: Position) -> str:
     writer = Writer(state, shape, replace(behind, upto=position, tailed=beyond), copy)
     ground = behind.record.current_schema if writer.folded else state.shape_at(copy.at).version
     concerned = [t for t in state.versions if ground <= t.version <= shape.version]
-    if len({(t.identity, *(c.physical for c in t.key if t.identity == "key")) for t in concerned}) > 1:
+    if len(eras_of(concerned)) > 1:
         raise QueryError(
             f"trino cannot read table {state.label} at {position}: its key has changed since its rows were copied",
             hint="leave --engine out",

@@ -39,8 +39,12 @@ def insist_continuous(conn: psycopg.Connection, capabilities: Capabilities, regi
     """Raises SourceLost unless this source goes on from exactly where the lake's newest cut ends; SlotLost where it is
     the same history, and only the slot's changes are gone."""
 
-    def lost(what: str, hint: str = "capture it under a new source name (--name), or into a new lake") -> SourceLost:
-        return SourceLost(f"source {registry.source}: {what}", hint=hint)
+    def lost(
+        what: str,
+        hint: str = "capture it under a new source name (--name), or into a new lake",
+        kind: type[SourceLost] = SourceLost,
+    ) -> SourceLost:
+        return kind(f"source {registry.source}: {what}", hint=hint)
 
     end = lsn_text(mark.end_lsn)
     if capabilities.system_id != registry.system_id:
@@ -61,12 +65,13 @@ def insist_continuous(conn: psycopg.Connection, capabilities: Capabilities, regi
     slot = publication.slot_state(conn, registry.slot)
     if slot is None or slot.wal_status == "lost":
         state = "missing" if slot is None else "lost"
-        gone = f"slot {registry.slot} is {state}: the changes from {end} to {lsn_text(here)} are gone"
-        raise SlotLost(f"source {registry.source}: {gone}", hint=bridge)
+        gone = f"the changes from {end} to {lsn_text(here)} are gone"
+        raise lost(f"slot {registry.slot} is {state}: {gone}", bridge, SlotLost)
     if (slot.confirmed_flush_lsn or 0) > mark.end_lsn:
         moved = lsn_text(slot.confirmed_flush_lsn or 0)
-        gone = f"slot {registry.slot} was moved to {moved} by someone else, the lake ends at {end}"
-        raise SlotLost(f"source {registry.source}: {gone}", hint=bridge)
+        raise lost(
+            f"slot {registry.slot} was moved to {moved} by someone else, the lake ends at {end}", bridge, SlotLost
+        )
 
 
 class Admission:

@@ -16,6 +16,7 @@ from claimhouse.errors import ClaimhouseError, NotExact, UsageError
 from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import Lake, changes_key, current_key, open_lake
 from claimhouse.lake.registry import Copy, TableState
+from claimhouse.lake.state import eras_of
 from claimhouse.lake.tail import cut_numbers
 from claimhouse.query.moment import Position
 from claimhouse.query.names import TableName
@@ -125,7 +126,7 @@ class _Table:
         first = entry.current_schema if self._folded else self.state.shape_at(self.copy.at).version
         shape = self.state.shape_at(self.position.lsn)
         since = [t for t in self.state.versions if first <= t.version <= shape.version]
-        return len({(t.identity, *(c.physical for c in t.key if t.identity == "key")) for t in since}) <= 1
+        return len(eras_of(since)) <= 1
 
 
 class _Moment:
