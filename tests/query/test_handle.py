@@ -13,6 +13,8 @@ from tests.query.book import Book
 
 import claimhouse
 from claimhouse.errors import NotALake, QueryError
+from claimhouse.query import guard
+from claimhouse.table import Column
 
 
 @pytest.fixture
@@ -75,6 +77,49 @@ def test_a_handle_stays_at_its_cut_until_it_is_refreshed(book: Book) -> None:
     with claimhouse.open(book.lake.location, at="cut:1") as lake:
         assert lake.refresh().table("claim").count() == 2
         assert lake.positions == {"main": "0/3E8"}
+
+
+def test_a_refresh_makes_no_engine_anew_where_no_file_came(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim, order = (s.table for s in book.registry.tables.values())
+    made: list[object] = []
+    connect = guard.connect
+    monkeypatch.setattr(guard, "connect", lambda **how: made.append(how) or connect(**how))
+    with claimhouse.open(book.lake.location) as lake:
+        counts = 'SELECT (SELECT count(*) FROM claim), (SELECT count(*) FROM "Sales.EU"."Order")'
+        assert lake.sql(counts).relation.fetchall() == [(2, 1)]
+        for n in range(10, 14):
+            book.commit(("c", claim, {"id": n}), ("c", order, {"id": n}))
+            book.cut()
+            lake.refresh()
+            assert lake.sql(counts).relation.fetchall() == [(n - 7, n - 8)]
+    assert len(made) == 1
+
+
+def test_an_answer_from_before_a_refresh_keeps_its_moment(book: Book) -> None:
+    state = book.registry.tables["public/claim"]
+    with claimhouse.open(book.lake.location) as lake:
+        relation, batches = lake.table("claim").duckdb(), lake.table("claim").reader(1)
+        for key in (1, 2**62):
+            book.commit(("d", state.table, {"id": key}))
+            book.cut()
+            lake.refresh()
+        assert lake.table("claim").count() == 0
+        assert relation.project("id").order("id").fetchall() == [(1,), (2**62,)]
+        assert batches.read_all().num_rows == 2
+
+
+def test_a_refreshed_handle_sees_a_new_shape_and_a_new_table(book: Book) -> None:
+    state = book.registry.tables["public/claim"]
+    with claimhouse.open(book.lake.location) as lake:
+        assert lake.table("claim").columns == ["id", "amount", "at", "tags"]
+        wider = book.evolve(state.table, [*state.table.columns, Column("note", "note", 9, "text", 0, -1, "text")])
+        book.commit(("c", wider, {"id": 3, "note": "x"}))
+        book.table("letter", {"id": "int8"}, rows=[{"id": 5}])
+        book.cut()
+        lake.refresh()
+        assert lake.table("claim").columns == ["id", "amount", "at", "tags", "note"]
+        assert lake.table("claim").count() == 3
+        assert lake.sql("SELECT note, l.id FROM claim c, letter l WHERE c.id = 3").relation.fetchall() == [("x", 5)]
 
 
 def test_a_place_without_a_lake_is_named(tmp_path: Path) -> None:

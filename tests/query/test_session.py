@@ -310,16 +310,23 @@ def test_random_histories_are_the_same_by_every_way_of_reading(tmp_path: Path, t
     held: dict[int, str | None] = {n: str(n) for n in range(30)}
     book.cut()
     states: list[tuple[int, dict[int, str | None]]] = []
+    at_cut, followed = dict(held), Session(book.lake)
     for step in range(40):
         changes = [random_change(rng, table, held, step, toast) for _ in range(rng.randint(1, 4))]
         states.append((book.commit(*changes), dict(held)))
         if rng.random() < 0.5:
             book.cut()
+            at_cut = dict(held)
         if rng.random() < 0.15:
             book.cut()
+            at_cut = dict(held)
             book.flush()
             if rng.random() < 0.6:
                 book.fold(table)
+        followed = followed.renewed()
+        for _ in range(rng.randint(0, 2)):
+            assert dict(rows(followed, "SELECT id, note FROM claim")) == at_cut, (seed, step)
+    followed.close()
     book.cut()
     with Session(book.lake) as session:
         for _ in range(3):

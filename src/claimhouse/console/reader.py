@@ -133,7 +133,9 @@ class Reader:
                     self._kept.move_to_end(moment)
                     found.users += 1
                     return found
-            session = Session(self.lake, at=moment, zone=self.zone, **self._options)
+                # The present has moved on; what read it last serves again, if no page is still at it.
+                idle = found.session if found and moment is None and not found.users else None
+            session = idle.renewed() if idle else Session(self.lake, at=moment, zone=self.zone, **self._options)
             cuts = {name: snapshot.mark.cut for name, snapshot in session.snapshots.items()}
             with self._lock:
                 if moment in self._kept:

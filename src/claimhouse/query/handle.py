@@ -80,7 +80,7 @@ class LakeHandle:
 
     def refresh(self) -> LakeHandle:
         """Move to the newest cuts (a handle at a past moment stays there)."""
-        fresh = Session(self.lake, **self._how)
+        fresh = self._session.renewed()
         self._session.close()
         self._session = fresh
         return self

@@ -56,14 +56,17 @@ class Session:
         threads: int | None = None,
         memory: str | None = None,
         past: Callable[[LakeSnapshot, duckdb.DuckDBPyConnection], Past] = SourcePast,
+        engines: Iterable[Engine] = (),
     ) -> None:
         self.lake = lake
         self.at = at
-        self._past = past
+        self._past, self._zone = past, zone
+        self._sources = None if sources is None else list(sources)
         self.warnings: list[str] = []
-        self.snapshots, self.empty = _take(lake, sources)
+        self.snapshots, self.empty = _take(lake, self._sources)
         self._options: dict[str, Any] = {"threads": threads, "memory": memory}
-        self._engines = [Engine(lake, **self._options)]  # the one used last comes first
+        self._engines = [] if engines else [Engine(lake, **self._options)]  # the one used last comes first
+        self._earlier = list(engines)  # of an earlier moment
         self._times: dict[str, int] = {}  # of the sources that are asked for by time
         self.positions = self._resolve(at, zone)
         self.states = {
@@ -78,7 +81,7 @@ class Session:
 
     def sql(self, text: str) -> Answer:
         """Run one reading statement. Raises QueryError, NotExact, LakeError."""
-        statement = guard.read(self._engines[0].connection, text)
+        statement = guard.read(self._any_engine().connection, text)
         named = self._named(statement)
         engine = self._catalog(named) if statement.catalog else self._ready(named, statement.selective)
         return Answer(engine, statement.sql)
@@ -112,9 +115,18 @@ class Session:
         """The source's names of a table's columns at this session's moment."""
         return [c.name for c in self.states[table].shape_at(self.positions[table.source].lsn).columns]
 
+    def renewed(self) -> Session:
+        """The same session opened anew, at the newest cuts unless it has a moment; it takes this one's engines over."""
+        engines = [*self._engines, *self._earlier][:ENGINES] if self.at is None else []
+        how: dict[str, Any] = {"at": self.at, "sources": self._sources, "zone": self._zone, "past": self._past}
+        fresh = Session(self.lake, **how, engines=engines, **self._options)
+        self._engines = [e for e in (*self._engines, *self._earlier) if e not in engines]
+        self._earlier = []
+        return fresh
+
     def close(self) -> None:
         """Let go of the engines; answers that are still being read go on."""
-        for engine in self._engines:
+        for engine in (*self._engines, *self._earlier):
             engine.close()
 
     def __enter__(self) -> Session:
@@ -126,7 +138,7 @@ class Session:
     # --- moments
 
     def _resolve(self, at: str | None, zone: str) -> dict[str, Position]:
-        pasts = {s: self._past(snapshot, self._engines[0].connection) for s, snapshot in self.snapshots.items()}
+        pasts = {s: self._past(snapshot, self._any_engine().connection) for s, snapshot in self.snapshots.items()}
         if at is None:
             return {source: past.newest for source, past in pasts.items()}
         moments = parse_for(at, pasts, zone=zone)
@@ -208,15 +220,26 @@ class Session:
         """An engine with a view for each name: one that has them, else a new one with these alone."""
         paths = set(named)
         engine = next((e for e in self._engines if e.locked and paths <= e.shown.keys()), None)
-        if engine is None:
-            free = self._engines[0] if not self._engines[0].locked else None
+        if engine is None and (engine := self._renewed(named)) is None:
+            free = self._engines[0] if self._engines and not self._engines[0].locked else None
             engine = free or Engine(self.lake, **self._options)
             engine.show(named)
         self._engines = [engine, *(e for e in self._engines if e is not engine)]
         while len(self._engines) > ENGINES:
             self._engines.pop().close()
-        engine.use(set(named.values()), selective=selective)
+        engine.use(paths, selective=selective)
         return engine
+
+    def _renewed(self, named: dict[Path, Shown]) -> Engine | None:
+        """An engine of an earlier moment that shows these now, the likeliest tried first."""
+        for engine in sorted(self._earlier, key=lambda e: e.shown.keys() != named.keys()):
+            if engine.renew(named):
+                self._earlier.remove(engine)
+                return engine
+        return None
+
+    def _any_engine(self) -> Engine:
+        return next(iter((*self._engines, *self._earlier)))
 
     def _catalog(self, named: dict[Path, Shown]) -> Engine:
         """An engine for one statement about tables: every visible one is there, empty unless the statement names it."""

@@ -50,6 +50,8 @@ HISTORY_COLUMNS: tuple[tuple[str, str], ...] = (
 class _Rows:
     """A table's whole log up to a position, as a relation of a connection. `files` are all that its SQL opens."""
 
+    content: object = None  # not told, see `View.content`
+
     def __init__(self, snapshot: LakeSnapshot, state: TableState, position: Position) -> None:
         self.snapshot, self.state, self.position = snapshot, state, position
         self.shape: Table = state.shape_at(position.lsn)

@@ -47,12 +47,17 @@ class View:
         self._base = snapshot.current_files(folder) if self.based else []
         self._after = self.record.current_cut if self.based else 0
         self._log = snapshot.changes_files(folder, self._after + 1, lsn_to=None if self.now else position.lsn)
-        self._tail = snapshot.tail(folder)
         self.files = [f.uri for f in (*self._base, *self._log)]
-        self.rows = sum(f.rows for f in self._log) + (self._tail.num_rows if self._tail else 0)
+        cuts = [cut.mark for cut in snapshot.cuts if folder in cut.mark.tables]
+        self.rows = sum(f.rows for f in self._log) + sum(mark.rows(folder) for mark in cuts)
         unknown = sum(1 if f.missing is None else f.missing for f in self._log)
         self._missing = bool(unknown + snapshot.tail_missing(folder))
         self._name, self._by_key = "", False
+        #: equal for two views of the present that show the same; None where it does not tell
+        self.content: object = None
+        if self.now:
+            held = (self.copy.number, self.shape, *state.versions, self._after, *self.files)
+            self.content = (snapshot.source, folder, held, tuple(mark.cut for mark in cuts))
 
     def _base_fits(self, record: TableRecord) -> bool:
         """Whether `current` was folded from the copy that counts, at a position that is not later."""
@@ -66,7 +71,8 @@ class View:
         self._name = name
         if self.based and not self.rows:
             return f"SELECT {self._base_columns()} FROM {self._current()} b"
-        connection.register("_tail", self._tail if self._tail is not None else schema_of(self.state).empty_table())
+        tail = self.snapshot.tail(self.state.folder)
+        connection.register("_tail", tail if tail is not None else schema_of(self.state).empty_table())
         connection.execute(f"CREATE TABLE {name}_tail AS FROM _tail")
         connection.unregister("_tail")
         self._by_key = self._little()
