@@ -87,7 +87,7 @@ class Decoded:
     `_end_lsn` is 0 and is told by the cut that completes it. `end_lsn` is the position up to which everything is
     contained, 0 where no transaction ended. `transactions` has the schema TRANSACTIONS. `errors` names tables whose
     rows cannot be kept from a position on (its transaction's end; in a part, where its commit record starts), and why:
-    rows before it are in `changes`, those from it on are left out.
+    rows before it are in `changes`, those from it on are left out. `size` is about what `changes` hold, in bytes.
     """
 
     changes: list[Changes] = field(default_factory=list)
@@ -96,6 +96,7 @@ class Decoded:
     max_committed_at: int = 0  # microseconds since 1970, of these transactions
     part: bool = False
     errors: list[tuple[Table, int, str]] = field(default_factory=list)
+    size: int = 0
 
 
 def lsn_text(lsn: int) -> str:

@@ -61,6 +61,7 @@ def decode(events: Events, resolve: Resolve, wire: Wire, placeholder: str) -> De
         transactions=_transactions(events.transactions, counts),
         end_lsn=int(events.transactions.column("end_lsn")[-1].as_py()) if len(at) else 0,
         max_committed_at=int(at.max()) if len(at) else 0,
+        size=sum(c.batch.nbytes for c in changes),
     )
 
 

@@ -285,8 +285,8 @@ class CaptureLoop:
         self.copies.note_end(decoded.end_lsn)
         pending.parts += [replace(part, end_lsn=decoded.end_lsn) for part in self.open_parts]
         self.open_parts = []
-        for changes in decoded.changes:
-            pending.add(changes)
+        pending.changes += decoded.changes
+        pending.bytes += decoded.size
         if decoded.transactions is not None:
             pending.transactions.append(decoded.transactions)
         if decoded.end_lsn:
@@ -309,7 +309,8 @@ class CaptureLoop:
                 self.copies.anew(state, state.copies[-1].at)
             else:
                 if step.changes is not None:
-                    self.pending.add(step.changes)
+                    self.pending.changes.append(step.changes)
+                    self.pending.bytes += step.changes.batch.nbytes
                 self.copies.take(state, step)
         return bool(steps)
 

@@ -36,10 +36,6 @@ class Pending:
     since: float | None = None
     bytes: int = 0
 
-    def add(self, changes: Changes) -> None:
-        self.changes.append(changes)
-        self.bytes += changes.batch.nbytes
-
     @property
     def rows(self) -> int:
         return sum(c.batch.num_rows for c in self.changes)

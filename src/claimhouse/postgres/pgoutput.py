@@ -26,6 +26,7 @@ from claimhouse.table import Table
 __all__ = ["DDL_PREFIX", "Decoder", "Relation", "RelationColumn"]
 
 DDL_PREFIX = "claimhouse.ddl"
+META_BYTES = 64  # what the log adds to a row, about: to ask Arrow costs more than to make a small batch
 _NEVER = -1
 _Spans = list[tuple[int, Shape | None]]  # from which message on which shape holds
 
@@ -138,7 +139,7 @@ class Decoder:
         groups = self._groups(stretch, rows)
         with _as_the_protocol_says():
             batches = build(stretch, groups)
-        decoded = Decoded(part=part)
+        decoded = Decoded(part=part, size=len(raw.buffer) + META_BYTES * sum(len(places) for _, places in groups))
         counts: list[tuple[str, np.ndarray]] = []
         for (shape, places), built in zip(groups, batches, strict=True):
             kept, batch = len(places), built

@@ -142,7 +142,9 @@ class _Builder:
 
     def batches(self) -> list[Built]:
         meta = self._meta()
-        unchanged = [place for place, cells in enumerate(self.cells) if (cells.kind == UNCHANGED).any()]
+        unchanged = np.zeros(self.n, bool)  # which rows lack anything
+        for cells in self.cells:
+            unchanged |= cells.kind == UNCHANGED
         casts = self._casts()
         built: list[Built] = []
         for number, shape in enumerate(self.shapes):
@@ -157,7 +159,7 @@ class _Builder:
         return built
 
     def _batch(
-        self, number: int, shape: Shape, meta: list[pa.Array], casts: list[Cast], unchanged: list[int]
+        self, number: int, shape: Shape, meta: list[pa.Array], casts: list[Cast], unchanged: np.ndarray
     ) -> pa.RecordBatch:
         span = self.spans[number]
         begin, size = span.start, span.stop - span.start
@@ -165,7 +167,7 @@ class _Builder:
         meta = [array.slice(begin, size) for array in meta]
         names = [field.name for _, _, field in (*shape.columns, *shape.key)]
         exact = [(name, text) for name, (_, text) in zip(names, (*casts, *olds), strict=True) if text is not None]
-        meta.append(self._missing(shape, span) if unchanged else pa.nulls(size, pa.string()))
+        meta.append(self._missing(shape, span) if unchanged[span].any() else pa.nulls(size, pa.string()))
         meta.append(exact_map(exact, size))
         return pa.RecordBatch.from_arrays([*meta, *(a for a, _ in casts), *(a for a, _ in olds)], schema=shape.schema)
 
