@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import duckdb
 import pyarrow as pa
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from tests.lake.book import Book, found
 
 from claimhouse.lake.current import state_schema
+from claimhouse.lake.registry import Copy, TableState
 from claimhouse.lake.relation import empty_sql
 from claimhouse.lake.state import state_columns, state_sql
+from claimhouse.table import Column, Table
 
 
 def run(book: Book, log: pa.Table, lsn: int, base: pa.Table | None = None) -> pa.Table:
@@ -64,3 +67,21 @@ def test_a_base_and_the_log_after_it_give_the_same_state(identity: str, seed: in
     base = run(book, log, base_at)
     after = book.table([r for r in book.log if r["_cut"] > base_at // 10])
     assert found(run(book, after, lsn, base).to_pylist(), book.state.shape_at(lsn)) == book.shown(lsn)
+
+
+def test_the_sql_of_a_wide_table_grows_with_its_columns_alone() -> None:
+    def size(columns: int) -> int:
+        wide = tuple(
+            Column(
+                f"c{n}", f"c{n}", n + 1, "numeric(12,2)", 1700, 786438, "decimal(12,2)", key=int(not n), missing="NaN"
+            )
+            for n in range(columns)
+        )
+        tables = [
+            Table("main", "public", "wide", 1, v, "key", tuple(replace(c, since=v) for c in wide)) for v in (1, 2)
+        ]
+        copy = Copy(1, 1, 0, exact_from=0)
+        state = TableState(1, "public", "wide", "public/wide", "live", versions=tables, since=[0, 1], copies=[copy])
+        return len(state_sql(state, log="log", copy=copy))
+
+    assert size(16) < 2.5 * size(8)

@@ -6,6 +6,7 @@ ADD COLUMN … DEFAULT rewrites nothing: older rows have the value only by this 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from claimhouse.table import Column, Table
 
@@ -94,14 +95,25 @@ def filled(column: Column, row: str = "", name: str = "") -> str:
 def filled_exact(table: Table, row: str = "") -> str:
     """The `_exact` that belongs to the filled columns."""
     at = f"{row}." if row else ""
-    value = f"{at}_exact"
+    added: list[tuple[Column, str, str]] = []
     for column in table.columns:
         exact = literal(column.missing, column.kind)[1] if column.missing is not None else None
         if exact is not None and column.since > 1:
-            added = f"MAP {{{text_literal(column.physical)}: {text_literal(exact)}}}"
-            joined = f"map_concat(coalesce({value}, MAP {{}}), {added})"
-            value = f"CASE WHEN {at}_schema < {column.since} THEN {joined} ELSE {value} END"
-    return value
+            added.append((column, f"{at}_schema < {column.since}", text_literal(exact)))
+    return with_exact(f"{at}_exact", added)
+
+
+def with_exact(exact: str, added: Sequence[tuple[Column, str, str]]) -> str:
+    """`_exact` with further (column, condition, text), each where its condition holds; the text is not NULL there."""
+    if not added:
+        return exact
+    entries = ", ".join(
+        f"{{'k': {text_literal(column.physical)}, 'v': CASE WHEN {condition} THEN {text} END}}"
+        for column, condition, text in added
+    )
+    more = f"map_from_entries(list_filter([{entries}], lambda e: e.v IS NOT NULL))"
+    some = " OR ".join(f"({condition})" for _, condition, _ in added)
+    return f"CASE WHEN {some} THEN map_concat(coalesce({exact}, MAP {{}}), {more}) ELSE {exact} END"
 
 
 def logical_columns(table: Table, row: str = "") -> list[str]:

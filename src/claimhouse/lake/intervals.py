@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from claimhouse.change import BY_CUT, META
-from claimhouse.lake.defaults import filled, filled_exact, quoted, text_literal
+from claimhouse.lake.defaults import filled, filled_exact, quoted, text_literal, with_exact
 from claimhouse.lake.registry import Copy, TableState
 from claimhouse.lake.state import (
     ORDER,
@@ -320,16 +320,17 @@ class _Writer:
         )
         begins = " ".join(f"WHEN {n} THEN {r.begins}::HUGEINT" for n, r in enumerate(self.reigns))
         late = f"(v._until IS NULL OR v._until > CASE v._reign {begins} END)"
-        exact, replaced, left = "v._exact", [], []
+        exact: list[tuple[Column, str, str]] = []
+        replaced, left = [], []
         for i, column in enumerate(wanted):
             both = f"coalesce(v._last{i}, CASE WHEN {late} THEN f._held{i} END)"
             needs, name = lacks("v._missing", column), quoted(column.physical)
             replaced.append(f"CASE WHEN {needs} THEN ({both}).v ELSE v.{name} END AS {name}")
             left.append(f"CASE WHEN {both} IS NULL AND {needs} THEN {text_literal(column.physical)} END")
             if may_be_exact(column.kind):
-                added = f"map_concat(coalesce({exact}, MAP {{}}), MAP {{{text_literal(column.physical)}: ({both}).x}})"
-                exact = f"CASE WHEN ({both}).x IS NOT NULL AND {needs} THEN {added} ELSE {exact} END"
-        replaced += [f"nullif(concat_ws(',', {', '.join(left)}), '') AS _missing", f"{exact} AS _exact"]
+                exact.append((column, f"({both}).x IS NOT NULL AND {needs}", f"({both}).x"))
+        missing = f"nullif(concat_ws(',', {', '.join(left)}), '')"
+        replaced += [f"{missing} AS _missing", f"{with_exact('v._exact', exact)} AS _exact"]
         return self._add(
             "resolved",
             f"SELECT v.* REPLACE ({', '.join(replaced)}) FROM {versions} v"

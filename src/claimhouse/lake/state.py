@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from claimhouse.change import BY_CUT, META, old_name
-from claimhouse.lake.defaults import filled, filled_exact, quoted, text_literal
+from claimhouse.lake.defaults import filled, filled_exact, quoted, text_literal, with_exact
 from claimhouse.lake.registry import Copy, TableState
 from claimhouse.lake.relation import empty_sql
 from claimhouse.table import Column, Table, arrow_type
@@ -392,10 +392,9 @@ def _still_missing(wanted: list[Column]) -> str:
 
 
 def _with_exact(wanted: list[Column]) -> str:
-    value = "r._exact"
-    for i, column in enumerate(wanted):
-        if may_be_exact(column.kind):
-            added = f"MAP {{{text_literal(column.physical)}: f.v{i}.x}}"
-            joined = f"map_concat(coalesce({value}, MAP {{}}), {added})"
-            value = f"CASE WHEN f.v{i}.x IS NOT NULL AND {lacks('r._missing', column)} THEN {joined} ELSE {value} END"
-    return value
+    found = [
+        (column, f"f.v{i}.x IS NOT NULL AND {lacks('r._missing', column)}", f"f.v{i}.x")
+        for i, column in enumerate(wanted)
+        if may_be_exact(column.kind)
+    ]
+    return with_exact("r._exact", found)
