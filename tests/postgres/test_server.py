@@ -31,18 +31,25 @@ def test_values_read_the_same_whatever_a_role_or_database_has_set(postgres, repl
         "extra_float_digits = -5",
         "TimeZone = 'Asia/Tokyo'",
         "search_path = pg_temp",
+        "quote_all_identifiers = on",
+        "default_transaction_isolation = serializable",
+        "idle_session_timeout = '1s'",
     ):
         postgres.execute(f"ALTER ROLE {postgres.roles[0]} SET {setting}")
         postgres.execute(f"ALTER DATABASE {postgres.name} SET {setting}")
     values = "timestamptz '2026-02-03 04:05:06.7+09', 0.1::float8 + 0.2::float8, '\\xff'::bytea::text, interval '1 mon'"
+    values += ", 'pg_catalog.pg_class'::regclass::text, current_setting('transaction_isolation')"
     with connect(dsn, replication=replication) as conn:
         result = conn.pgconn.exec_(f"SELECT {values}".encode())
-        assert [result.get_value(0, i) for i in range(4)] == [
+        assert [result.get_value(0, i) for i in range(6)] == [
             b"2026-02-02 19:05:06.7+00",
             b"0.30000000000000004",
             b"\\xff",
             b"1 mon",
+            b"pg_class",
+            b"read committed",
         ]
+        assert conn.execute("SHOW idle_session_timeout").fetchone() == ("0",)
         assert conn.execute("SELECT current_setting('search_path')").fetchone() in [("",), ('""',)]
         assert conn.info.encoding == "utf-8" and conn.autocommit
 

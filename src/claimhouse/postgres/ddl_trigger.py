@@ -89,7 +89,8 @@ _INSTALL = f"""\
 CREATE SCHEMA IF NOT EXISTS claimhouse;
 CREATE OR REPLACE FUNCTION claimhouse.tell_ddl() RETURNS event_trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET "DateStyle" = 'ISO, MDY' SET "IntervalStyle" = 'postgres'
-SET "TimeZone" = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex' SET lock_timeout = '1s'
+SET "TimeZone" = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex'
+SET quote_all_identifiers = off SET lock_timeout = '1s'
 AS $claimhouse$
 #variable_conflict use_column
 DECLARE

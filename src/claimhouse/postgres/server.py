@@ -30,9 +30,14 @@ SESSION: dict[str, str] = {
     "extra_float_digits": "3",
     "bytea_output": "hex",
     "xmlbinary": "base64",
+    "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+    # A serializable reader can make transactions of the application fail.
+    "default_transaction_isolation": "read committed",
     "row_security": "off",  # a policy that would hide rows is an error instead
     "search_path": "",
     "idle_in_transaction_session_timeout": "60s",
+    "idle_session_timeout": "0",
     "lock_timeout": "20s",
     "statement_timeout": "0",
 }
@@ -78,7 +83,8 @@ def connect(
     except UnicodeError:
         raise SettingsError("the DSN's host cannot be a host's name") from None
     with explained("setting up the session"):
-        statements = [_set(name, value) for name, value in {**SESSION, **(settings or {})}.items()]
+        newer = {"transaction_timeout": "0"} if conn.info.server_version >= 170000 else {}
+        statements = [_set(name, value) for name, value in {**SESSION, **newer, **(settings or {})}.items()]
         conn.execute(sql.SQL("; ").join(statements))
         conn.autocommit = autocommit
     return conn
