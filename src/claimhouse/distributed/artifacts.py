@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tarfile
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -214,7 +214,29 @@ def _unpack(folder: Path, files: list[Path]) -> None:
             if hasattr(tarfile, "data_filter"):
                 archive.extractall(folder, filter="data")
             else:  # Python 3.11.2, which Debian 12 has
-                archive.extractall(folder)
+                archive.extractall(folder, members=_within(folder, archive))
+
+
+def _within(folder: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members, each looked at before it is written: files, folders and links that stay within `folder`.
+
+    Raises SettingsError for any other. They get the mode of plain files and folders and this user as their owner.
+    """
+    root = folder.resolve()
+    for member in archive:
+        place = root / member.name
+        inside = [place]
+        if member.issym():
+            inside.append(place.parent / member.linkname)
+        elif member.islnk():
+            inside.append(root / member.linkname)
+        elif not (member.isfile() or member.isdir()):
+            raise SettingsError(f"{archive.name} holds a special file: {member.name}", hint="fetch it anew")
+        if any(not path.resolve().is_relative_to(root) for path in inside):
+            raise SettingsError(f"{archive.name} leads out of its folder: {member.name}", hint="fetch it anew")
+        member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+        member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
+        yield member
 
 
 def _trino(folder: Path, files: list[Path]) -> None:
