@@ -469,7 +469,7 @@ def test_a_table_that_an_error_stopped_is_taken_up_again_on_request(postgres: An
     postgres.execute("ALTER TABLE t ADD COLUMN b text, ADD COLUMN \"B\" text; INSERT INTO t VALUES (2, 'y')")
     assert once(asked).errored
     postgres.execute("INSERT INTO t VALUES (3, 'z')")
-    postgres.execute('ALTER TABLE t DROP COLUMN "B"; INSERT INTO t VALUES (4, $$z$$)')
+    postgres.execute('ALTER TABLE t DROP COLUMN "B", ADD r float8 DEFAULT random(); INSERT INTO t VALUES (4, $$z$$)')
     oid = postgres.execute("SELECT 't'::regclass::oid::bigint")[0][0]
     with running(asked):
         resync.ask(postgres.conn, oid)
@@ -477,7 +477,29 @@ def test_a_table_that_an_error_stopped_is_taken_up_again_on_request(postgres: An
         postgres.execute("INSERT INTO t VALUES (5, 'later')")
         until(lambda: query(asked, "SELECT max(id) FROM t") == [(5,)])
     assert not once(asked).errored
+    assert begun(asked, "t") == 2  # what was looked at before it asks for no third copy
     assert status(open_lake(asked.location)).ok
+    assert verify(VerifyOptions("main", postgres.dsn, asked.location)).differences == []
+
+
+def begun(asked: CaptureOptions, name: str) -> int:
+    """How many copies of a table were begun."""
+    states = take(open_lake(asked.location), "main").registry.tables.values()
+    return next(s.copies_begun for s in states if s.name == name)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["by the trigger", "by the catalog alone"])
+def test_a_rewrite_is_answered_by_one_copy(postgres: Any, tmp_path: Path, told: bool) -> None:
+    if told:
+        postgres.execute(ddl_trigger.install_sql())
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t VALUES (1, 1)")
+    asked = options(postgres, tmp_path)
+    with running(asked):
+        until(lambda: query(asked, "SELECT id FROM t") == [(1,)])
+        postgres.execute("ALTER TABLE t ADD COLUMN r float8 DEFAULT random(); INSERT INTO t VALUES (2, 2, 0.5)")
+        until(lambda: query(asked, "SELECT id FROM t WHERE r IS NOT NULL") == [(1,), (2,)])
+    once(asked)
+    assert begun(asked, "t") == 2
     assert verify(VerifyOptions("main", postgres.dsn, asked.location)).differences == []
 
 

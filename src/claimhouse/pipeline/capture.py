@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -222,6 +222,12 @@ class CaptureLoop:
     def _copy_anew(self, state: TableState, position: int) -> None:
         self.copies.anew(state, position)
 
+    def _before_copying(self, states: Collection[TableState]) -> None:
+        self.admission.publish()
+        later = [s for s in states if s.copies[-1].number > 1 and s.status not in ("errored", "gone")]
+        if later:
+            self.shapes.copying(later, self.admission.marks([s.oid for s in later]))
+
     def _refused(self, label: str, reason: str) -> None:
         self.summary.refused[label] = reason
         self.emit("refused", {"table": label, "reason": reason})
@@ -251,7 +257,7 @@ class CaptureLoop:
             if stepped or raw.asked or self._due(now):
                 self._cut()
             if not self.shapes.dirty:
-                self.copies.start(self.cutter.position, self.admission.publish)
+                self.copies.start(self.cutter.position, self._before_copying)
             self._beat(now)
             self._look(now)
             for thread in (self.copies.copier, self.flusher):

@@ -7,7 +7,7 @@ has passed its H, and from that cut on readers see it.
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -80,11 +80,11 @@ class Copies:
             self.add([state])
             self._changed()
 
-    def start(self, position: int, publish: Callable[[], None]) -> None:
-        """Hands the waiting ones to the copier. `publish` comes before their fence: a key may have come or gone."""
+    def start(self, position: int, ready: Callable[[Collection[TableState]], None]) -> None:
+        """Hands the waiting ones to the copier. `ready` comes before their fence: a key may have come or gone."""
         if not self._waiting:
             return
-        publish()
+        ready(self._waiting)
         for state in self._waiting:
             if state.status not in ("errored", "gone"):
                 copy = state.copies[-1]

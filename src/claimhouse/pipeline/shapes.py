@@ -7,7 +7,8 @@ trigger's word is exact: what the other two bring leaves a range of positions na
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from claimhouse.errors import ClaimhouseError
@@ -19,10 +20,11 @@ from claimhouse.table import Column, Table
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a survey found of a table that had so many `versions` then."""
+    """What a survey found of a table that had so many `versions` then, and had been `marked` so often."""
 
     table: Table | None
     versions: int
+    marked: int
     mark: Mark | None
 
 
@@ -49,6 +51,7 @@ class Shapes:
         self._by_oid: dict[int, TableState] = {}
         self._seen: dict[int, int] = {}
         self._again: set[int] = set()
+        self._marked: Counter[int] = Counter()
         self.index()
 
     def index(self) -> None:
@@ -75,6 +78,21 @@ class Shapes:
                 return  # its new shape asked for the copy already
         if state.status != "errored":
             self._copy_anew(state, lsn)
+
+    def copying(self, states: Collection[TableState], marks: Mapping[int, Mark]) -> None:
+        """Copies begin now, behind `marks`: what rewrote these tables before is in the copies, and asks for no other.
+
+        A table whose shape is another one by now is left as it is: the next survey tells.
+        """
+        for state in states:
+            mark, described = marks.get(state.oid), self._describe(state.oid)
+            if mark is None or described is None or evolve(state.table, described, earlier=state.versions[:-1]):
+                continue
+            if state.storage and mark.rewritten_since(Mark.from_json(state.storage), state.oid):
+                state.inexact.append((self._rewritten_after(state), OPEN_END))
+            state.storage = mark.to_json()
+            self._marked[state.oid] += 1
+            self.dirty = True
 
     def dropped(self, oid: int, lsn: int, known: int | None = None) -> None:
         """The table is gone from this position on; with `known`, the last position at which it was there."""
@@ -131,12 +149,12 @@ class Shapes:
         for oid, state in self._by_oid.items():
             mark = marks.get(oid)
             if mark is None:
-                found[oid] = Finding(None, len(state.versions), None)
+                found[oid] = Finding(None, len(state.versions), self._marked[oid], None)
             elif mark.to_json() != state.storage or oid in self._again:
                 self._again.discard(oid)
                 described = self._describe(oid)
                 if described is not None:  # else it went between the two looks: the next survey tells
-                    found[oid] = Finding(described, len(state.versions), mark)
+                    found[oid] = Finding(described, len(state.versions), self._marked[oid], mark)
         return found
 
     def apply(self, found: Survey, begun: int, lsn: int) -> None:
@@ -156,12 +174,11 @@ class Shapes:
             state.schema, state.name = finding.table.schema, finding.table.name
             if state.status == "errored":
                 continue
-            if len(state.versions) != finding.versions:
-                self._again.add(oid)  # the stream told of a newer shape meanwhile: look again
+            if len(state.versions) != finding.versions or self._marked[oid] != finding.marked:
+                self._again.add(oid)  # the stream told of a newer shape meanwhile, or a copy began: look again
                 whole = False
                 continue
-            # A rewrite may leave the columns as they are: what the stream announced since tells nothing of it.
-            known = max(self.registry.surveyed, state.since[0])
+            known = self._rewritten_after(state)
             copying = self.take(state, finding.table, lsn, exact=False)
             before = Mark.from_json(state.storage) if state.storage else finding.mark
             rewritten = finding.mark.rewritten_since(before, oid)
@@ -171,6 +188,11 @@ class Shapes:
                 self._copy_anew(state, lsn)
         if whole:
             self.registry.surveyed = max(self.registry.surveyed, begun)
+
+    def _rewritten_after(self, state: TableState) -> int:
+        """The last position before a rewrite that a look found: it may leave the columns as they are, so that what the
+        stream announced since tells nothing of it."""
+        return max(self.registry.surveyed, state.since[0])
 
     def known_to(self, state: TableState) -> int:
         """The last position at which the newest shape of a table is known to have been the source's."""
