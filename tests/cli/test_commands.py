@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from claimhouse.cli.guard import guarded
+from claimhouse.distributed.streaming import Streaming
+from claimhouse.lake.lake import open_lake
+from claimhouse.lake.snapshot import take
 
 SECRET_ROW = "Erika-Mustermann-4711"
 
@@ -214,6 +217,24 @@ def test_repair_says_what_is_lost_and_goes_on_where_told(captured: Any, shell: S
     assert shell("run", "--once") == 0
     assert shell.json("query", "SELECT count(*) AS n FROM claim") == [{"n": 1}]
     assert shell("verify") == 0
+
+
+def test_a_source_of_the_distributed_runtime_keeps_its_slot_whatever_the_embedded_one_is_asked(
+    captured: Any, shell: Shell
+) -> None:
+    _let_go(captured)
+    lake = open_lake("lake")
+    Streaming(lake, "main", lambda: None).prepare(take(lake, "main").mark.end_lsn, "none")
+    slots = "SELECT slot_name, confirmed_flush_lsn FROM pg_replication_slots WHERE database = current_database()"
+    ((slot, held),) = captured.execute(slots)
+    captured.execute("INSERT INTO claim VALUES (3)")
+    captured.execute("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", (slot,))  # as Debezium confirms
+    moved = captured.execute(slots)
+    for command in (["repair"], ["repair", "--yes"], ["run", "--once"], ["resync", "claim"]):
+        assert shell(*command) == 2
+        assert "captured by the distributed runtime" in shell.err and "stack up" in shell.err
+    assert shell("resync", "claim", "--wait", "0") == 0  # the stack reads it when it runs
+    assert captured.execute(slots) == moved != [(slot, held)]
 
 
 def test_resync_copies_a_table_anew_without_a_running_capture(captured: Any, shell: Shell) -> None:

@@ -39,6 +39,7 @@ def resync(
     """
     from claimhouse.lake.lake import open_lake
     from claimhouse.lake.snapshot import take
+    from claimhouse.pipeline.admission import insist_embedded
     from claimhouse.pipeline.resync import ask
     from claimhouse.postgres.publication import slot_state
     from claimhouse.postgres.server import connect
@@ -53,10 +54,13 @@ def resync(
     before = {state.folder: state.copies_begun for state in wanted}
     with connect(found.dsn.reveal()) as conn:
         slot = slot_state(conn, registry.slot)
+        here = patience and (slot is None or slot.active_pid is None)
+        if here:
+            insist_embedded(opened, chosen)
         for state in wanted:
             ask(conn, state.oid)
     say(f"{chosen}: asked for new copies of {', '.join(state.label for state in wanted)}")
-    if patience and (slot is None or slot.active_pid is None):
+    if here:
         _capture_once(settings, chosen, found)
     elif patience:
         _await(opened, chosen, before, patience)
@@ -85,7 +89,8 @@ def repair(
     """Go on after the replication slot was lost, dropped or moved: a new slot, and every table copied anew.
 
     What was committed meanwhile is in the copies, its single versions are lost: moments in between are named as not
-    exact, and refused. Earlier history stays as it is. Exits 0 where nothing is lost, 1 where --yes is to be said.
+    exact, and refused. Earlier history stays as it is. Exits 0 where nothing is lost, 1 where --yes is to be said, 2
+    where the distributed runtime captures the source: its slot is Debezium's.
 
     \b
     Examples:
@@ -95,13 +100,15 @@ def repair(
     from claimhouse.errors import SlotLost
     from claimhouse.lake.lake import open_lake
     from claimhouse.lake.snapshot import take
-    from claimhouse.pipeline.admission import insist_continuous
+    from claimhouse.pipeline.admission import insist_continuous, insist_embedded
     from claimhouse.postgres.server import Capabilities, connect
     from claimhouse.settings import only
 
     settings = settings_for(config, lake)
     chosen, found = only(settings, source, name)
-    seen = take(open_lake(settings.lake.location, settings.storage_options()), chosen)
+    opened = open_lake(settings.lake.location, settings.storage_options())
+    insist_embedded(opened, chosen)
+    seen = take(opened, chosen)
     told = None
     with connect(found.dsn.reveal()) as conn:
         try:

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from claimhouse.change import old_name
-from claimhouse.distributed.tail import tail_events_key
 from claimhouse.distributed.trino import Trino, TrinoError
 from claimhouse.distributed.views import Behind, schema_name, view_sql
 from claimhouse.fraud import hits
 from claimhouse.lake import delta
 from claimhouse.lake.flushes import FlushRecord
-from claimhouse.lake.lake import FLUSHES, TRANSACTIONS, Lake, changes_key, current_key
+from claimhouse.lake.lake import FLUSHES, TRANSACTIONS, Lake, changes_key, current_key, tail_events_key
 from claimhouse.lake.registry import Registry, TableState
 from claimhouse.table import Column
 

@@ -24,6 +24,7 @@ from claimhouse.change import Decoded
 from claimhouse.distributed import feed
 from claimhouse.distributed.tail import TailEvents
 from claimhouse.distributed.values import HEX, KNOWN, KNOWN_BY_NAME, NOT_CARRIED, TEXT, loses
+from claimhouse.errors import SlotLost
 from claimhouse.lake import flushes, registry
 from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import Lake
@@ -39,6 +40,7 @@ from claimhouse.table import Column, Table
 AWAITED_EVERY = 1.0
 LOOK_EVERY = 30.0
 IDLE_FLUSH = 120.0  # how often a source that only moves on is flushed, which lets old cuts go
+SLOT_LOST = "capture into a new lake: a stack in another folder; this lake stays, and can be queried"
 APPEND_ONLY = "the distributed runtime needs a primary key or REPLICA IDENTITY FULL"
 
 
@@ -98,7 +100,10 @@ class Mover(CaptureLoop):
         """Debezium confirms what Kafka holds, so the slot may be ahead of the lake: Kafka and the tail bridge that."""
         slot = publication.slot_state(self.admin, self.registry.slot)
         ahead = slot.confirmed_flush_lsn or 0 if slot is not None else 0
-        super()._insist_continuous(capabilities, replace(mark, end_lsn=max(mark.end_lsn, ahead)))
+        try:
+            super()._insist_continuous(capabilities, replace(mark, end_lsn=max(mark.end_lsn, ahead)))
+        except SlotLost as error:  # `repair` knows the embedded runtime's slot alone
+            raise SlotLost(str(error), hint=SLOT_LOST) from None
 
     def _admitted(self, fresh: list[TableState]) -> None:
         """Debezium reads one publication: tables of the other one, which have no usable identity, cannot come by it."""

@@ -14,11 +14,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from claimhouse.distributed.tail import tail_events_key
 from claimhouse.distributed.typed import trino_type
 from claimhouse.distributed.views import Behind, Writer
 from claimhouse.errors import NotExact, QueryError
 from claimhouse.lake import delta
+from claimhouse.lake.lake import tail_events_key
 from claimhouse.lake.registry import TableState
 from claimhouse.lake.snapshot import LakeSnapshot
 from claimhouse.lake.state import eras_of

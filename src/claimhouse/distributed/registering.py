@@ -13,11 +13,10 @@ from claimhouse.distributed.catalog import Catalog
 from claimhouse.distributed.connector import Connect
 from claimhouse.distributed.events import ERA
 from claimhouse.distributed.mover import wire_type
-from claimhouse.distributed.tail import tail_events_key
 from claimhouse.distributed.topology import Secrets, Topology, s3_options
 from claimhouse.distributed.trino import Trino
 from claimhouse.lake import delta, flushes, registry
-from claimhouse.lake.lake import Lake, open_lake
+from claimhouse.lake.lake import Lake, open_lake, tail_events_key
 from claimhouse.lake.tail import cut_numbers, read_mark
 from claimhouse.postgres.server import connect
 

@@ -29,10 +29,9 @@ from deltalake import DeltaTable, Schema
 
 from claimhouse.distributed.cuts import Cuts, End
 from claimhouse.distributed.events import ERA, TAIL, parse, placed
-from claimhouse.distributed.tail import tail_events_key
 from claimhouse.errors import LakeError
 from claimhouse.lake import delta
-from claimhouse.lake.lake import Lake
+from claimhouse.lake.lake import Lake, tail_events_key
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -17,17 +17,12 @@ import pyarrow.compute as pc
 from claimhouse.distributed.events import ERA
 from claimhouse.distributed.feed import Events
 from claimhouse.lake import delta
-from claimhouse.lake.lake import Lake
+from claimhouse.lake.lake import Lake, tail_events_key
 from claimhouse.postgres.server import Xids
 
 WINDOW = 500_000  # events of one window; a larger transaction is a window of its own
 _COMMIT = ["xid", "end_lsn", "at", "events", "batch"]
 _ROW = ["xid", "seq", "lsn", "op", "at", "schema", "name", "before", "after", "old", "note", "batch"]
-
-
-def tail_events_key(source: str) -> str:
-    """The tail table's place in the lake."""
-    return f"tail_events/{source}"
 
 
 @dataclass(slots=True)

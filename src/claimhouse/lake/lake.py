@@ -36,6 +36,10 @@ class Lake:
         """The names of the sources that somebody has owned, sorted."""
         return self.store.folders("control/owner")
 
+    def streamed(self, source: str) -> bool:
+        """Whether the distributed runtime captures this source: then slot and tail are Debezium's and Spark's."""
+        return bool(self.store.list(f"{tail_events_key(source)}/_delta_log"))
+
     def app_id(self, source: str, what: str) -> str:
         """The Delta application id of one source's writes to one table."""
         return f"claimhouse:{self.lake_id}:{source}:{what}"
@@ -55,6 +59,11 @@ def flushed_folder(source: str) -> str:
 
 def tail_folder(source: str) -> str:
     return f"tail/{source}"
+
+
+def tail_events_key(source: str) -> str:
+    """The place of the distributed runtime's own tail table."""
+    return f"tail_events/{source}"
 
 
 def changes_key(source: str, folder: str) -> str:

@@ -13,6 +13,7 @@ import psycopg
 
 from claimhouse.change import lsn_text
 from claimhouse.errors import NotReady, SlotBusy, SlotLost, SourceLost, UsageError
+from claimhouse.lake.lake import Lake
 from claimhouse.lake.registry import Registry, TableState
 from claimhouse.lake.tail import CutMark
 from claimhouse.pipeline.copies import begin_copy
@@ -32,6 +33,15 @@ def insist_logical(capabilities: Capabilities) -> None:
     if capabilities.is_standby:
         raise NotReady(
             "this server is a standby: a publication cannot be made on it", hint="name the primary as the source"
+        )
+
+
+def insist_embedded(lake: Lake, source: str) -> None:
+    """Raises UsageError where the distributed runtime captures the source: slot and tail are not ours to go on with."""
+    if lake.streamed(source):
+        raise UsageError(
+            f"source {source} is captured by the distributed runtime: its slot is Debezium's",
+            hint="`claimhouse stack up` goes on with it; the embedded runtime needs a lake or a --name of its own",
         )
 
 

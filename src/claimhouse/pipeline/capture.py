@@ -24,7 +24,7 @@ from claimhouse.lake.owner import Owner, claim
 from claimhouse.lake.registry import OPEN_END, Registry, TableState
 from claimhouse.lake.tail import CutMark, Part, Tail, cut_numbers, read_mark
 from claimhouse.pipeline import resync
-from claimhouse.pipeline.admission import Admission, insist_continuous, insist_logical
+from claimhouse.pipeline.admission import Admission, insist_continuous, insist_embedded, insist_logical
 from claimhouse.pipeline.copies import Copies
 from claimhouse.pipeline.cutting import Cutter, Pending
 from claimhouse.pipeline.flushing import Flusher
@@ -57,13 +57,14 @@ class Capture:
     def run(self, stop: threading.Event | None = None) -> Summary:
         """Captures until stopped (or, with `once`, until caught up). Broken connections are mended.
 
-        Raises ClaimhouseError: NotReady and SlotBusy before anything is written, SourceLost, Fenced.
+        Raises ClaimhouseError: NotReady, UsageError and SlotBusy before anything is written, SourceLost, Fenced.
         """
         stop = stop or threading.Event()
         began = time.monotonic()
         with connect(self.options.dsn):
             pass  # a source that cannot be reached leaves no empty lake behind
         lake = create(self.options.location, self.options.storage_options)
+        insist_embedded(lake, self.options.source)
         tries = 0
         while True:
             cuts = self.summary.cuts
