@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from bench.cases import CASES
-from bench.figure import Figure, tell
+from bench.figure import Figure, progress, tell
 from claimhouse.postgres.embedded import Embedded
 
 
@@ -28,6 +28,7 @@ def main() -> None:
                 folder = root / name
                 folder.mkdir()
                 began = time.monotonic()
+                progress(f"{name} …")
                 figures += CASES[name](server, folder, 0.02 if asked.smoke else 1.0)
                 print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
         server.remove()

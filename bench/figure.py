@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,10 @@ from rich.table import Table
 
 @dataclass(slots=True)
 class Figure:
-    """`value` is the median of `runs`, `spread` (max - min) of them; `ratio` is value / reference."""
+    """`value` is the median of `runs`, `spread` (max - min) of them; `ratio` is value / reference.
+
+    `aim` is for the ratio, or for the value where there is none: at most that, or, with `at_least`, at least.
+    """
 
     name: str
     value: float
@@ -26,6 +30,7 @@ class Figure:
     runs: list[float] = field(default_factory=list)
     spread: float = 0.0
     aim: float | None = None
+    at_least: bool = False
     note: str = ""
 
 
@@ -36,6 +41,7 @@ def figure(
     *,
     reference: Sequence[float] | None = None,
     aim: float | None = None,
+    at_least: bool = False,
     note: str = "",
 ) -> Figure:
     """A figure from its runs; with a reference, the ratio is the median of the ratios pair by pair."""
@@ -44,7 +50,12 @@ def figure(
     if reference:
         middle = statistics.median(reference)
         ratio = statistics.median(a / b for a, b in zip(runs, reference, strict=True))
-    return Figure(name, value, unit, middle, ratio, list(runs), max(runs) - min(runs), aim, note)
+    return Figure(name, value, unit, middle, ratio, list(runs), max(runs) - min(runs), aim, at_least, note)
+
+
+def progress(text: str) -> None:
+    """One line of what is being done, on stderr."""
+    print(f"  {text}", file=sys.stderr, flush=True)
 
 
 def tell(figures: Sequence[Figure], path: Path) -> None:
@@ -61,9 +72,9 @@ def tell(figures: Sequence[Figure], path: Path) -> None:
             f.unit,
             f"{f.reference:.3g}" if f.reference is not None else "",
             f"{f.ratio:.2f}" if f.ratio is not None else "",
-            f"{f.aim:g}" if f.aim is not None else "",
+            f"{'≥' if f.at_least else '≤'} {f.aim:g}" if f.aim is not None else "",
             str(len(f.runs)),
             f.note,
         )
-    Console(width=140).print(table)
+    Console(width=160).print(table)
     print(path)
