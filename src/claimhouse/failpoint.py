@@ -27,6 +27,7 @@ NAMES: tuple[str, ...] = (
     "flush.after_row",
     "fold.before_commit",
     "fold.after_commit",
+    "base.before_card",
     "drop.midway",
     "fraud.before_append",
     "fraud.after_append",

@@ -16,10 +16,10 @@ from tests.lake.writing import Writer, changes, table
 
 from claimhouse import failpoint
 from claimhouse.errors import Fenced, LakeError
+from claimhouse.lake import bases, current, delta, flushes, snapshot
 from claimhouse.lake import changes as log
-from claimhouse.lake import current, delta, flushes, snapshot
 from claimhouse.lake.flushes import FlushRecord
-from claimhouse.lake.lake import FLUSHES, TRANSACTIONS, Lake, changes_key, create
+from claimhouse.lake.lake import FLUSHES, TRANSACTIONS, Lake, bases_folder, changes_key, create
 
 _fork = multiprocessing.get_context("forkserver")
 _fork.set_forkserver_preload(["claimhouse.lake.current", "tests.lake.writing"])
@@ -222,12 +222,14 @@ def _fold_until_killed(location: str, name: str) -> None:
     writer = Writer(create(location), *SHAPES)
     cut(writer)
     record = flush(writer)
+    bases.FLOOR = 0
     failpoint.arm(name)
     current.fold(writer.lake, "main", writer.registry, record, [s.folder for s in SHAPES])
 
 
 @pytest.mark.parametrize(
-    "place", ["fold.before_commit:2", "fold.after_commit:2", "flush.before_record", "flush.after_record"]
+    "place",
+    ["fold.before_commit:2", "fold.after_commit:2", "flush.before_record", "flush.after_record", "base.before_card"],
 )
 def test_a_fold_repeated_after_a_kill_is_right(tmp_path: Path, place: str) -> None:
     killed = _fork.Process(target=_fold_until_killed, args=(str(tmp_path / "lake"), place))
@@ -236,6 +238,7 @@ def test_a_fold_repeated_after_a_kill_is_right(tmp_path: Path, place: str) -> No
     assert killed.exitcode == -signal.SIGKILL
     lake = create(tmp_path / "lake")
     writer = Writer(lake, *SHAPES)
+    assert [lake.store.list(bases_folder("main", s.folder)) for s in SHAPES] == [[], []]
     record = current.fold(lake, "main", writer.registry, flush(writer), [s.folder for s in SHAPES])
     for shape in SHAPES:
         entry = record.table(shape.folder)

@@ -17,7 +17,7 @@ from duckdb import DuckDBPyConnection
 
 from claimhouse.errors import Fenced
 from claimhouse.failpoint import hit
-from claimhouse.lake import delta, flushes
+from claimhouse.lake import bases, delta, flushes
 from claimhouse.lake.flushes import FlushRecord, TableRecord
 from claimhouse.lake.lake import Lake, changes_key, current_key
 from claimhouse.lake.registry import Copy, Registry, TableState
@@ -66,7 +66,12 @@ def fold(
             if copy is not None and record.table(folder).changes is not None:
                 tables[folder] = _fold_table(conn, lake, source, state, copy, record)
     made = replace(record, flush=record.flush + 1, at=time.time_ns() // 1000, tables=tables)
-    return flushes.put(lake, source, made)
+    made = flushes.put(lake, source, made)
+    for folder in folders:
+        copy = registry.tables[folder].copy_at(record.end_lsn)
+        if copy is not None and tables[folder] is not record.table(folder):
+            bases.keep(lake, source, folder, tables[folder], copy)
+    return made
 
 
 def _fold_table(

@@ -74,6 +74,10 @@ def current_key(source: str, folder: str) -> str:
     return f"current/{source}/{folder}"
 
 
+def bases_folder(source: str, folder: str) -> str:
+    return f"bases/{source}/{folder}"
+
+
 _TAKEN = ("memory", "system", "temp")  # what DuckDB calls catalogs of its own
 
 

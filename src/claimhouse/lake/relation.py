@@ -67,6 +67,6 @@ def engine(lake: Lake, folder: str, *, memory: str = "1GB", threads: int = 2) ->
             "preserve_insertion_order": False,
         },
     )
-    conn.execute("SET TimeZone = 'UTC'")
+    conn.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     lake.store.attach(conn)
     return conn

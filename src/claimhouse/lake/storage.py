@@ -84,6 +84,10 @@ class Store:
         """
         raise NotImplementedError
 
+    def copy(self, key: str, target: str) -> None:
+        """Give an object that never changes a second name, durably; it may have it already. Raises StorageGone."""
+        raise NotImplementedError
+
     def get(self, key: str) -> bytes:
         """An object's bytes. Raises KeyError."""
         raise NotImplementedError
@@ -172,6 +176,16 @@ class FolderStore(Store):
         _fsync(target.parent)
         if mark:
             hit(f"{mark}.after_link")
+
+    def copy(self, key: str, target: str) -> None:
+        link = self.root / target
+        try:
+            self._make(link.parent)
+            with contextlib.suppress(FileExistsError):
+                os.link(self.root / key, link)
+            _fsync(link.parent)
+        except OSError as error:
+            raise _gone(target, error) from error
 
     def _make(self, folder: Path) -> None:
         if folder not in self._anchored or not folder.exists():
@@ -310,6 +324,10 @@ class BucketStore(Store):
             raise StorageGone(f"{key} could not be created: the storage contradicts itself", hint="try again")
         if mark:
             hit(f"{mark}.after_link")
+
+    def copy(self, key: str, target: str) -> None:
+        with _reading(key):
+            obstore.copy(self._reads, key, target)
 
     def _lost(self, key: str, body: bytes, unsure: bool) -> bool:
         """Whether the object that stands in the way is our own. Raises Exists when it is another's."""
