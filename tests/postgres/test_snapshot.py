@@ -87,6 +87,36 @@ def test_a_partitioned_table_is_read_through_its_root(postgres: Any) -> None:
     assert sorted(i for (i,) in rows([c.changes for c in found], "id")) == list(range(1, 3001))
 
 
+def test_large_values_are_read_in_pieces_that_memory_holds(postgres: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(snapshot, "CHUNK_BYTES", 1 << 20)
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, big bytea); ALTER TABLE t ALTER big SET STORAGE EXTERNAL")
+    postgres.execute(
+        "INSERT INTO t SELECT g, decode(repeat(lpad(to_hex(g), 8, '0'), 50000), 'hex') FROM generate_series(1, 20) g"
+    )
+    table = described(postgres, "t")
+    with connect(postgres.dsn) as conn:
+        chunks = list(read_chunks(conn, table, 1, 0, filenodes=storage(conn, table.oid).filenodes))
+        found = list(read_keys(conn, table, 1, 0, 5, [(str(i),) for i in range(1, 21)]))
+        conn.execute("SELECT 1")  # it goes on
+    for pieces in ([c.changes for c in chunks], found):
+        assert [c.batch.num_rows for c in pieces] == [3] * 6 + [2]
+        assert rows(pieces, "id", "big") == [(i, i.to_bytes(4, "big") * 50000) for i in range(1, 21)]
+    assert [c.blocks for c in chunks] == [0] * 6 + [1]  # none is passed before it was read whole
+    assert rows(found, "_seq") == [(i,) for i in range(5, 25)]
+
+
+def test_a_reading_given_up_between_two_pieces_leaves_nothing_open(postgres: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(snapshot, "CHUNK_BYTES", 1 << 16)
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, repeat('x', 999) FROM"
+                     " generate_series(1, 3000) g")
+    table = described(postgres, "t")
+    with connect(postgres.dsn) as conn:
+        chunks = read_chunks(conn, table, 1, 0, filenodes=storage(conn, table.oid).filenodes)
+        assert next(chunks).blocks == 0
+        chunks.close()
+        assert conn.closed
+
+
 def test_a_table_without_a_key_is_read_in_one_snapshot_that_is_told_first(postgres: Any) -> None:
     postgres.execute("CREATE TABLE t (a text, b float8)")
     postgres.execute("INSERT INTO t VALUES ('x', 1), ('x', 1), (NULL, NULL)")
@@ -106,7 +136,7 @@ def test_rows_are_read_again_by_key_whatever_the_key_is(postgres: Any) -> None:
     table = described(postgres, "t")
     with connect(postgres.dsn) as conn:
         keys = [("it's", "2026-01-02 03:04:05.678+00"), ("b", "infinity"), ("none", "-infinity")]
-        changes = read_keys(conn, table, 1, 0, 9, keys)
+        (changes,) = read_keys(conn, table, 1, 0, 9, keys)
     assert sorted(rows([changes], "a", "v", "_seq")) == [("b", "two", 10), ("it's", "one", 9)] or sorted(
         rows([changes], "a", "v")
     ) == [("b", "two"), ("it's", "one")]

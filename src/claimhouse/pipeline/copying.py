@@ -132,7 +132,7 @@ class Copier(threading.Thread):
 
     def _copy(self, conn: psycopg.Connection, job: Job) -> None:
         snapshot.fence(conn, self._halt.is_set, lambda who: self._tell(f"waiting for {who} to end before copying"))
-        if job.copy.number > 1 and not job.copy.blocks:
+        if job.copy.number > 1 and not job.copy.blocks and not job.copy.rows:
             self._stand_behind_fence(conn, job)
         if self._halt.is_set():
             return
@@ -153,7 +153,8 @@ class Copier(threading.Thread):
         """Moves P behind the fence, for a copy that follows another.
 
         A transaction that was open while the publication lacked the table brought its first and last changes, not those
-        between: its changes must not count on top of what is read here, which holds them all.
+        between: its changes must not count on top of what is read here, which holds them all. Once rows were read P
+        stays: a change between would be lost on them.
         """
         job.copy.at = current_lsn(conn)
         self._wait(job.copy.at)  # no row of a cut stands beyond the cut's end
@@ -192,9 +193,9 @@ class Copier(threading.Thread):
                 break
             for at in range(0, len(keys), KEYS_AT_ONCE):
                 some = keys[at : at + KEYS_AT_ONCE]
-                changes = snapshot.read_keys(conn, job.table, job.copy.number, job.copy.at, seq, some)
-                seq += changes.batch.num_rows
-                self._send(Step(job.folder, job.copy.number, changes, blocks=-1))
+                for changes in snapshot.read_keys(conn, job.table, job.copy.number, job.copy.at, seq, some):
+                    seq += changes.batch.num_rows
+                    self._send(Step(job.folder, job.copy.number, changes, blocks=-1))
             taken_to, first = border, False
         # H is the border itself: read after the last read, and every key changed up to it has been looked at.
         self._send(Step(job.folder, job.copy.number, done=border))

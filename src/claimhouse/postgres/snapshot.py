@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, LiteralString
 from typing import cast as cast_type
@@ -36,7 +37,8 @@ FIRST_BLOCKS = 512
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows of one short read. `blocks` is the first block not read yet, `total` the blocks to read in all."""
+    """Rows of one short read, or a piece of them where they are large. `blocks` is the first block not read whole yet,
+    `total` the blocks to read in all."""
 
     changes: Changes
     blocks: int
@@ -51,6 +53,10 @@ class Storage:
     filenodes: str
     blocks: int
     partitioned: bool
+
+    @property
+    def leaves(self) -> int:
+        return self.filenodes.count(",") + 1
 
 
 class Moved(Exception):
@@ -122,65 +128,90 @@ def read_chunks(
 ) -> Iterator[Chunk]:
     """The rows of a keyed table from `first_block` on, chunk by chunk.
 
-    `filenodes` is the fingerprint at the copy's first chunk. A chunk is yielded only once the server's flushed position
-    has passed the insert position read after its SELECT. Raises Moved, Gone, SourceGone.
+    `filenodes` is the fingerprint at the copy's first chunk. Nothing is yielded before all that its snapshot sees is
+    durable on the server. Values can be large: what a chunk brings beyond CHUNK_BYTES is yielded in pieces while its
+    transaction is still open. Raises Moved, Gone, SourceGone.
     """
-    seq, block, step = first_seq, first_block, FIRST_BLOCKS
-    total = storage(conn, table.oid).blocks
+    seq, block = first_seq, first_block
+    found = storage(conn, table.oid)
+    total, step = found.blocks, max(1, FIRST_BLOCKS // found.leaves)
     while block < total or block == first_block == 0:
         last = min(block + step, max(total, 1))
         began = time.monotonic()
+        size, held = 0, b""
         with conn.transaction():
-            lock(conn, table)
-            now = storage(conn, table.oid)
+            now = _begin(conn, table)
             if now.filenodes != filenodes:
                 raise Moved
             where = sql.SQL("WHERE ctid >= {} AND ctid < {}").format(
                 sql.Literal(f"({block},0)"), sql.Literal(f"({last},0)")
             )
-            data = b"".join(copy_out(conn, select(table, now.partitioned, where)))
+            for data in _pieces(conn, select(table, now.partitioned, where)):
+                if held:
+                    changes = read_rows(held, table, copy, position, seq)
+                    seq += changes.batch.num_rows
+                    yield Chunk(changes, block, total, time.monotonic() - began)
+                held = data
+                size += len(data)
         seconds = time.monotonic() - began
-        wait_flushed(conn)
-        changes = read_rows(data, table, copy, position, seq)
+        changes = read_rows(held, table, copy, position, seq)
         seq += changes.batch.num_rows
         yield Chunk(changes, last, total, seconds)
         block = last
-        step = _next_step(step, seconds, len(data))
+        step = _next_step(step, seconds, size)
         pause(seconds)
 
 
 def read_whole(conn: psycopg.Connection, table: Table, copy: int, position: int) -> Iterator[str | Changes]:
     """The rows of a table without a key, in one snapshot: first the pg_snapshot's text, then batches of rows."""
-    seq, size = 0, 0
-    pieces: list[bytes] = []
-    conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    try:
-        lock(conn, table)  # LOCK takes no snapshot: the next statement does
+    seq = 0
+    with conn.transaction():
+        now = _begin(conn, table)
         yield str(one(conn, "SELECT pg_current_snapshot()::text"))
-        for piece in copy_out(conn, select(table, storage(conn, table.oid).partitioned, sql.SQL(""))):
-            pieces.append(piece)
-            size += len(piece)
-            if size >= CHUNK_BYTES:
-                changes = read_rows(b"".join(pieces), table, copy, position, seq)
-                seq += changes.batch.num_rows
-                yield changes
-                pieces, size = [], 0
-        yield read_rows(b"".join(pieces), table, copy, position, seq)
-    finally:
-        if not conn.closed:
-            conn.execute("ROLLBACK")
-    wait_flushed(conn)
+        for data in _pieces(conn, select(table, now.partitioned, sql.SQL(""))):
+            changes = read_rows(data, table, copy, position, seq)
+            seq += changes.batch.num_rows
+            yield changes
 
 
 def read_keys(
     conn: psycopg.Connection, table: Table, copy: int, position: int, first_seq: int, keys: Sequence[tuple[str, ...]]
-) -> Changes:
-    """The rows that have these keys now (PostgreSQL's text per key column, in key order)."""
+) -> Iterator[Changes]:
+    """The rows that have these keys now (PostgreSQL's text per key column, in key order), in pieces."""
+    seq = first_seq
     with conn.transaction():
-        lock(conn, table)
-        data = b"".join(copy_out(conn, select(table, storage(conn, table.oid).partitioned, having_keys(table, keys))))
+        now = _begin(conn, table)
+        for data in _pieces(conn, select(table, now.partitioned, having_keys(table, keys))):
+            changes = read_rows(data, table, copy, position, seq)
+            seq += changes.batch.num_rows
+            yield changes
+
+
+def _begin(conn: psycopg.Connection, table: Table) -> Storage:
+    """One snapshot for the transaction just begun; returns once all that it sees is durable. Raises Gone."""
+    conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    lock(conn, table)  # LOCK takes no snapshot: the next statement does
+    now = storage(conn, table.oid)
     wait_flushed(conn)
-    return read_rows(data, table, copy, position, first_seq)
+    return now
+
+
+def _pieces(conn: psycopg.Connection, statement: sql.Composable) -> Iterator[bytes]:
+    """What a COPY sends, in pieces of about CHUNK_BYTES; the last may be empty. Given up, it ends the connection."""
+    rows: list[bytes] = []
+    size = 0
+    try:
+        with closing(copy_out(conn, statement)) as sent:
+            for row in sent:
+                rows.append(row)
+                size += len(row)
+                if size >= CHUNK_BYTES:
+                    yield b"".join(rows)
+                    rows, size = [], 0
+    except GeneratorExit:
+        conn.close()  # the server still sends
+        raise
+    yield b"".join(rows)
 
 
 def having_keys(table: Table, keys: Sequence[Sequence[str]]) -> sql.Composable:
@@ -325,7 +356,7 @@ def _next_step(step: int, seconds: float, size: int) -> int:
     """Blocks of the next chunk: toward CHUNK_SECONDS and CHUNK_BYTES, at most doubled at a time."""
     by_time = CHUNK_SECONDS / max(seconds, 1e-3)
     by_size = CHUNK_BYTES / max(size, 1)
-    return max(8, int(step * min(2.0, by_time, by_size)))
+    return max(1, int(step * min(2.0, by_time, by_size)))
 
 
 def one(conn: psycopg.Connection, statement: str) -> Any:
