@@ -107,8 +107,10 @@ def test_large_values_are_read_in_pieces_that_memory_holds(postgres: Any, monkey
 
 def test_a_reading_given_up_between_two_pieces_leaves_nothing_open(postgres: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(snapshot, "CHUNK_BYTES", 1 << 16)
-    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, repeat('x', 999) FROM"
-                     " generate_series(1, 3000) g")
+    postgres.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, repeat('x', 999) FROM"
+        " generate_series(1, 3000) g"
+    )
     table = described(postgres, "t")
     with connect(postgres.dsn) as conn:
         chunks = read_chunks(conn, table, 1, 0, filenodes=storage(conn, table.oid).filenodes)
