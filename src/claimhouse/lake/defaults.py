@@ -111,7 +111,8 @@ def with_exact(exact: str, added: Sequence[tuple[Column, str, str]]) -> str:
         f"{{'k': {text_literal(column.physical)}, 'v': CASE WHEN {condition} THEN {text} END}}"
         for column, condition, text in added
     )
-    more = f"map_from_entries(list_filter([{entries}], lambda e: e.v IS NOT NULL))"
+    # No column is called as the lambda's parameter is: it would be taken for the column.
+    more = f"map_from_entries(list_filter([{entries}], lambda _added: _added.v IS NOT NULL))"
     some = " OR ".join(f"({condition})" for _, condition, _ in added)
     return f"CASE WHEN {some} THEN map_concat(coalesce({exact}, MAP {{}}), {more}) ELSE {exact} END"
 
