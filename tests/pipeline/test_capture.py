@@ -21,6 +21,7 @@ from claimhouse.lake.lake import open_lake
 from claimhouse.lake.owner import claim
 from claimhouse.lake.snapshot import take
 from claimhouse.pipeline import Capture, CaptureOptions, resync
+from claimhouse.pipeline.admission import Admission
 from claimhouse.postgres import catalog, ddl_trigger
 from claimhouse.postgres import snapshot as copying
 from claimhouse.postgres.server import current_lsn
@@ -582,6 +583,24 @@ def test_an_idle_source_moves_its_slot(postgres: Any, tmp_path: Path, monkeypatc
         until(lambda: take(open_lake(asked.location), "main").mark.end_lsn >= before)
 
 
+def test_a_catalog_that_is_slow_to_look_at_does_not_hold_the_stream_up(
+    postgres: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("claimhouse.pipeline.capture.IDLE_SECONDS", 0.1)
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    asked, real, looks = options(postgres, tmp_path), Admission.marks, []
+
+    def slowly(*given: Any) -> Any:
+        looks.append(time.monotonic())
+        time.sleep(0.3)
+        return real(*given)
+
+    monkeypatch.setattr(Admission, "marks", slowly)
+    with running(asked):
+        until(lambda: len(looks) >= 3)
+    assert min(later - look for look, later in zip(looks, looks[1:], strict=False)) >= 3
+
+
 def test_an_idle_capture_does_not_flush_for_ever(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("claimhouse.pipeline.capture.IDLE_SECONDS", 0.2)
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
@@ -753,6 +772,7 @@ def test_a_transaction_open_while_nothing_published_its_table_counts_once(postgr
 
 def test_a_publication_that_we_may_not_mend_stops_the_capture(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("claimhouse.pipeline.capture.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("claimhouse.pipeline.capture.LOOK_SHARE", 1.0)
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
     postgres.execute("CREATE PUBLICATION theirs FOR TABLE t WITH (publish_via_partition_root)")
     asked = options(postgres, tmp_path, publication="theirs")

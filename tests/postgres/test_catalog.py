@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from claimhouse.errors import SourceError, UsageError
-from claimhouse.postgres.catalog import describe, evolve, find_tables, marks
+from claimhouse.postgres.catalog import describe, describe_all, evolve, find_tables, marks
+from claimhouse.postgres.publication import coverage, ensure
 from claimhouse.postgres.server import connect
 from claimhouse.table import Table
 
@@ -339,6 +340,47 @@ def test_marks_betray_rows_that_change_without_events(postgres, change, suspect)
         assert not marks(conn, [oid])[oid].rewritten_since(before)
         postgres.execute(change)
         assert marks(conn, [oid])[oid].rewritten_since(before) is suspect
+
+
+class Weighed:
+    """A connection that counts the rows which the server handles for a statement, by asking EXPLAIN ANALYZE first."""
+
+    def __init__(self, conn):
+        self.conn, self.info, self.rows = conn, conn.info, 0
+
+    def execute(self, query, parameters=None):
+        text = query.encode() if isinstance(query, str) else query
+        ((plan,),) = self.conn.execute(b"EXPLAIN (ANALYZE, TIMING off, FORMAT JSON) " + text, parameters).fetchall()
+        self.rows += handled(plan[0]["Plan"])
+        return self.conn.execute(query, parameters)
+
+
+def handled(node) -> float:
+    rows = node["Actual Rows"] + sum(node[k] for k in node if k.startswith("Rows Removed by"))
+    return rows * node["Actual Loops"] + sum(map(handled, node.get("Plans", ())))
+
+
+@pytest.mark.parametrize("look", ["tables", "shapes", "marks", "coverage"])
+def test_a_look_at_the_catalog_costs_each_table_the_same_however_many_there_are(postgres, look):
+    def cost(upto: int) -> float:
+        postgres.execute(f"""DO $$ BEGIN FOR i IN 1..{upto} LOOP
+            EXECUTE format('CREATE TABLE IF NOT EXISTS t%s (id int PRIMARY KEY, a text)', i); END LOOP; END $$""")
+        postgres.execute("ANALYZE")
+        with connect(postgres.dsn) as conn:
+            oids = [t.oid for t in find_tables(conn)]
+            ensure(conn, "claimhouse_many", [*describe_all(conn, oids).values()])
+            weighed = Weighed(conn)
+            ask = {
+                "tables": lambda: find_tables(weighed),
+                "shapes": lambda: describe_all(weighed, oids),
+                "marks": lambda: marks(weighed, oids),
+                "coverage": lambda: coverage(weighed, "claimhouse_many", oids),
+            }
+            assert len(ask[look]()) == upto
+        return weighed.rows
+
+    few, many = cost(100), cost(400)
+    assert many < 6 * few
 
 
 def test_marks_betray_partitions_that_come_and_go(postgres):

@@ -10,6 +10,7 @@ cut at a start is sent again by the server, and what was written of it is discar
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -37,6 +38,7 @@ from claimhouse.postgres.stream import Stream
 from claimhouse.table import Table
 
 IDLE_SECONDS = 10.0  # how often an idle source is moved on, its catalog looked at, an idle cut made
+LOOK_SHARE = 0.1  # of the loop's time that looking at the catalog may take, where that is large
 EAGER_SECONDS = 0.1  # how often while somebody waits for a position
 PENDING_BYTES = 64 << 20
 FLOOD_BYTES = 128 << 10
@@ -109,6 +111,7 @@ class CaptureLoop:
         self.copied_before = summary.copied_rows
         self.beat_at = time.monotonic()
         self.looked_at: float | None = None
+        self.look_seconds = 0.0
         self.flood = False
 
     # --- setting up
@@ -392,9 +395,7 @@ class CaptureLoop:
             return  # anyone may write messages of our prefix
         if told.table is not None:
             if told.table.identity == "none":
-                self.looked_at = (
-                    -IDLE_SECONDS
-                )  # due now: the application's UPDATE fails until it is published as append-only
+                self.looked_at = -math.inf  # the application's UPDATE fails until it is published as append-only
             self.shapes.announced(told.table, lsn)
         if told.event in ("rewrite", "values"):
             self.shapes.rewritten(told.oid, lsn)
@@ -403,14 +404,17 @@ class CaptureLoop:
 
     def _look(self, now: float) -> None:
         """Surveys the catalog now and then; what it finds is applied once the stream has passed this moment."""
-        if self.survey is not None or (self.looked_at is not None and now - self.looked_at < IDLE_SECONDS):
+        pause = max(IDLE_SECONDS, self.look_seconds / LOOK_SHARE)
+        if self.survey is not None or (self.looked_at is not None and now - self.looked_at < pause):
             return
+        began = time.monotonic()
         if self.looked_at is not None:
             self._admitted(self.admission.admit())
         self.looked_at = now
         begun = current_lsn(self.admin)
         found = self.shapes.survey(self.admission.marks(self.shapes.oids()))
         self.survey = (begun, current_lsn(self.admin), found)
+        self.look_seconds = time.monotonic() - began
 
     def _caught_up(self, target: int) -> bool:
         open_work = self.copies.busy or self.open_parts or self.pending.since or self.survey or self.shapes.unsettled

@@ -55,7 +55,7 @@ SELECT pg_catalog.json_build_object(
         SELECT CASE o.typtype WHEN 'd' THEN o.typbasetype ELSE e.oid END,
                CASE WHEN u.typmod = -1 AND o.typtype = 'd' THEN o.typtypmod ELSE u.typmod END,
                u.element OR o.typtype <> 'd', u.depth + 1
-        FROM under u JOIN pg_catalog.pg_type o ON o.oid = u.oid
+        FROM under u CROSS JOIN LATERAL (SELECT t.* FROM pg_catalog.pg_type t WHERE t.oid = u.oid OFFSET 0) o
         LEFT JOIN pg_catalog.pg_type e ON e.oid = o.typelem AND e.typarray = o.oid AND NOT u.element
         WHERE o.typtype = 'd' OR e.oid IS NOT NULL)
       SELECT (pg_catalog.array_agg(u.oid ORDER BY u.depth DESC) FILTER (WHERE NOT u.element))[1] AS oid,
@@ -233,6 +233,8 @@ def marks(conn: psycopg.Connection[Any], oids: Collection[int]) -> dict[int, Mar
     }
 
 
+# Asked every few seconds, of all tables. An OR beside the index's column would read all of the catalog for each of them,
+# and so would a join with pg_type that is planned by itself: OFFSET 0 has it looked up.
 _TABLES = """
 SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text,
        c.relispartition, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::text END,
@@ -246,7 +248,8 @@ CROSS JOIN LATERAL (
   SELECT CASE WHEN min(l.reltuples) < 0 THEN -1 ELSE coalesce(sum(l.reltuples), 0) END::bigint AS rows,
          coalesce(sum(l.relpages), 0)::bigint AS pages
   FROM pg_catalog.pg_class l
-  WHERE l.relkind <> 'p' AND (l.oid = c.oid OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid)))) size
+  WHERE l.relkind <> 'p' AND l.oid = ANY (CASE c.relkind WHEN 'p' THEN ARRAY(
+    SELECT relid::oid FROM pg_partition_tree(c.oid)) ELSE ARRAY[c.oid] END)) size
 WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
 ORDER BY n.nspname, c.relname
 """
@@ -256,11 +259,12 @@ SELECT c.oid::bigint,
   (SELECT array_agg(ARRAY[l.oid::bigint, coalesce(pg_relation_filenode(l.oid), 0)::bigint] ORDER BY l.oid)
    FROM pg_catalog.pg_class l WHERE l.oid = ANY (leaf.list)),
   (SELECT md5(string_agg(a.attrelid || ' ' || a.attnum || ' ' || a.xmin::text, ',' ORDER BY a.attrelid, a.attnum))
-   FROM pg_catalog.pg_attribute a WHERE (a.attrelid = c.oid OR a.attrelid = ANY (leaf.list)) AND a.attnum > 0),
+   FROM pg_catalog.pg_attribute a WHERE a.attrelid = ANY (c.oid || leaf.list) AND a.attnum > 0),
   ARRAY(WITH RECURSIVE used(oid) AS (
      SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
      UNION
-     SELECT next.oid FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.oid CROSS JOIN LATERAL (
+     SELECT next.oid FROM used u
+     CROSS JOIN LATERAL (SELECT t.* FROM pg_catalog.pg_type t WHERE t.oid = u.oid OFFSET 0) t CROSS JOIN LATERAL (
        SELECT t.typelem AS oid WHERE t.typelem <> 0 UNION ALL SELECT t.typbasetype WHERE t.typbasetype <> 0
        UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
        WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0 AND NOT a.attisdropped) next)

@@ -199,13 +199,22 @@ def coverage(conn: psycopg.Connection[Any], name: str, oids: Collection[int]) ->
 
 
 _COVERAGE = """
-SELECT t.oid::bigint, coalesce(string_agg(concat_ws(' ', p.oid, p.xmin, m.word), ', ' ORDER BY p.oid, m.word), '')
-FROM unnest(%(oids)s::oid[]) t (oid)
-LEFT JOIN (pg_catalog.pg_publication p JOIN (
-  SELECT oid AS publication, NULL::oid AS relation, 'all' AS word FROM pg_catalog.pg_publication WHERE puballtables
-  UNION ALL {members}) m ON m.publication = p.oid AND p.pubname = ANY (%(names)s))
-ON m.relation IS NULL OR m.relation = t.oid OR m.relation IN (SELECT a.relid FROM pg_partition_ancestors(t.oid) a)
-GROUP BY t.oid
+WITH asked AS (SELECT unnest(%(oids)s::oid[]) AS oid),
+member AS MATERIALIZED (
+  SELECT p.oid AS publication, p.xmin, m.relation, m.word FROM pg_catalog.pg_publication p JOIN (
+    SELECT oid AS publication, NULL::oid AS relation, 'all' AS word FROM pg_catalog.pg_publication WHERE puballtables
+    UNION ALL {members}) m ON m.publication = p.oid
+  WHERE p.pubname = ANY (%(names)s)),
+above AS (
+  SELECT oid, oid AS relation FROM asked
+  UNION SELECT asked.oid, a.relid FROM asked, pg_partition_ancestors(asked.oid) a)
+SELECT asked.oid::bigint,
+       coalesce(string_agg(concat_ws(' ', f.publication, f.xmin, f.word), ', ' ORDER BY f.publication, f.word), '')
+FROM asked LEFT JOIN (
+  SELECT above.oid, m.publication, m.xmin, m.word FROM above JOIN member m ON m.relation = above.relation
+  UNION ALL SELECT asked.oid, m.publication, m.xmin, m.word FROM asked, member m WHERE m.relation IS NULL) f
+ON f.oid = asked.oid
+GROUP BY asked.oid
 """
 _DIRECT_MEMBERS = """
 SELECT prpubid, prrelid, concat_ws(' ', 'table', oid, xmin) FROM pg_catalog.pg_publication_rel"""
