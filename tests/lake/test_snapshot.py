@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from tests.lake.test_changes import SHAPES, cut, flush, seen
@@ -11,7 +13,7 @@ from tests.lake.writing import Writer, changes, registry, table
 
 from claimhouse.errors import LakeError
 from claimhouse.lake import snapshot, tail
-from claimhouse.lake.lake import Lake, create
+from claimhouse.lake.lake import Lake, create, open_lake
 from claimhouse.lake.tail import Cut
 
 CLAIM = "public/claim"
@@ -150,3 +152,23 @@ def test_opened_cuts_are_let_go_once_they_are_flushed(folder_lake: Lake) -> None
     snapshot.take(folder_lake, "main")
     held: list[Cut] = [c for n, c in snapshot._CUTS._found.items() if n[0] == folder_lake.lake_id]
     assert [c.mark.cut for c in held] == [4]
+
+
+def test_a_copy_of_a_lake_goes_its_own_way_in_the_same_process(folder_lake: Lake, tmp_path: Path) -> None:
+    writer = Writer(folder_lake, *SHAPES)
+    cut(writer)
+    flush(writer)
+    snapshot.take(folder_lake, "main").changes_files(CLAIM)
+    copied = Path(shutil.copytree(folder_lake.location, tmp_path / "copy"))
+    beside = open_lake(copied)
+    for number, each in enumerate((writer, Writer(beside, *SHAPES))):
+        for _ in range(number + 1):
+            cut(each)
+        flush(each)
+        cut(each)
+    first, second = snapshot.take(folder_lake, "main"), snapshot.take(beside, "main")
+    assert [v.record.cut if v.record else 0 for v in (first, second)] == [3, 4]
+    assert [c.mark.epoch for v in (first, second) for c in v.cuts] == [1, 1, 2, 2]
+    for view in (first, second):
+        files = view.changes_files(CLAIM)
+        assert files and all(Path(f.uri).is_relative_to(view.lake.location) for f in files)

@@ -137,10 +137,10 @@ class _Ask:
         self.lake = lake
 
     def __hash__(self) -> int:
-        return hash(self.lake.lake_id)
+        return hash(self.lake.known_as)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Ask) and self.lake.lake_id == other.lake.lake_id
+        return isinstance(other, _Ask) and self.lake.known_as == other.lake.known_as
 
 
 @lru_cache(maxsize=4)

@@ -245,7 +245,7 @@ def files(lake: Lake, key: str, version: int | None) -> tuple[DataFile, ...]:
 
 
 class _Ask:
-    """A table of a lake as a cache's key: the lake's id and the table's key count, not the handle."""
+    """A table of a lake as a cache's key: which lake and which table count, not the handle."""
 
     __slots__ = ("key", "lake")
 
@@ -253,10 +253,10 @@ class _Ask:
         self.lake, self.key = lake, key
 
     def __hash__(self) -> int:
-        return hash((self.lake.lake_id, self.key))
+        return hash((self.lake.known_as, self.key))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Ask) and (self.lake.lake_id, self.key) == (other.lake.lake_id, other.key)
+        return isinstance(other, _Ask) and (self.lake.known_as, self.key) == (other.lake.known_as, other.key)
 
 
 @lru_cache(maxsize=512)

@@ -32,6 +32,11 @@ class Lake:
     location: str
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    @property
+    def known_as(self) -> tuple[str, str]:
+        """What caches know a lake by: a copy of it has the same id, but files of its own."""
+        return self.lake_id, self.location
+
     def sources(self) -> list[str]:
         """The names of the sources that somebody has owned, sorted."""
         return self.store.folders("control/owner")

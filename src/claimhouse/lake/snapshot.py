@@ -169,10 +169,10 @@ class _CutCache:
     def __init__(self, size: int) -> None:
         self.size = size
         self._lock = threading.Lock()
-        self._found: OrderedDict[tuple[str, str, int], Cut] = OrderedDict()
+        self._found: OrderedDict[tuple[str, str, str, int], Cut] = OrderedDict()
 
     def get(self, lake: Lake, source: str, number: int) -> Cut:
-        name = (lake.lake_id, source, number)
+        name = (*lake.known_as, source, number)
         with self._lock:
             if found := self._found.get(name):
                 return found
@@ -186,19 +186,19 @@ class _CutCache:
     def forget_before(self, lake: Lake, source: str, number: int) -> None:
         """Let go of flushed cuts, and with them of the disk space that a dropped but mapped object holds."""
         with self._lock:
-            for name in [n for n in self._found if n[:2] == (lake.lake_id, source) and n[2] < number]:
+            for name in [n for n in self._found if n[:3] == (*lake.known_as, source) and n[3] < number]:
                 del self._found[name]
 
 
 _CUTS = _CutCache(1024)
-_RECORDS: OrderedDict[tuple[str, str, int], FlushRecord] = OrderedDict()
-_REGISTRIES: OrderedDict[tuple[str, str, str], Registry] = OrderedDict()
+_RECORDS: OrderedDict[tuple[str, str, str, int], FlushRecord] = OrderedDict()
+_REGISTRIES: OrderedDict[tuple[str, str, str, str], Registry] = OrderedDict()
 
 
 def _records(lake: Lake, source: str, flush: int) -> FlushRecord | None:
     if not flush:
         return None
-    name = (lake.lake_id, source, flush)
+    name = (*lake.known_as, source, flush)
     if name not in _RECORDS:
         _RECORDS[name] = flushes.load(lake, source, flush)
         while len(_RECORDS) > 64:
@@ -207,7 +207,7 @@ def _records(lake: Lake, source: str, flush: int) -> FlushRecord | None:
 
 
 def _registry(lake: Lake, source: str, name: str) -> Registry:
-    known = (lake.lake_id, source, name)
+    known = (*lake.known_as, source, name)
     if known not in _REGISTRIES:
         _REGISTRIES[known] = registries.load(lake, source, name)
         while len(_REGISTRIES) > 64:
