@@ -79,6 +79,8 @@ REFUSED = [
     "SELECT (SELECT max(content) FROM read_text('/etc/passwd'))",
     "SELECT * FROM claim WHERE id IN (SELECT length(content) FROM READ_TEXT('/etc/passwd'))",
     "PIVOT claim ON id USING count(*)",
+    "SELECT * FROM pg_catalog.pg_settings",
+    "SELECT * FROM main.duckdb_settings()",
     "SELECT FROM WHERE",
 ]
 
@@ -166,10 +168,27 @@ def test_the_names_of_a_query_are_found_wherever_they_stand(connection: duckdb.D
     text = r'''WITH q AS (SELECT * FROM a) SELECT (SELECT max(x) FROM "S.1"."T ""q""") FROM q
               JOIN b USING (y) WHERE z IN (SELECT z FROM src.public.d) ORDER BY (SELECT 1 FROM e)'''
     statement = guard.read(connection, text)
-    assert statement.paths == {("a",), ("q",), ("b",), ("S.1", 'T "q"'), ("src", "public", "d"), ("e",)}
-    assert statement.ctes == {"q"}
+    assert statement.paths == {("a",), ("b",), ("S.1", 'T "q"'), ("src", "public", "d"), ("e",)}
     assert not statement.catalog
     assert guard.read(connection, "EXPLAIN SELECT * FROM f").paths == {("f",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ("WITH claim AS (SELECT * FROM claim) SELECT * FROM Claim", {("claim",)}),
+        ("WITH claim AS (SELECT 1) SELECT * FROM claim", set()),
+        ("SELECT (SELECT 1 FROM claim), (WITH claim AS (SELECT 1) SELECT * FROM claim)", {("claim",)}),
+        ("WITH a AS (SELECT * FROM b), b AS (SELECT 1) SELECT * FROM a, b", {("b",)}),
+        ("WITH a AS (SELECT 1), b AS (SELECT * FROM a) SELECT * FROM b WHERE 1 IN (SELECT * FROM a)", set()),
+        ("WITH RECURSIVE r AS (SELECT 1 n UNION ALL SELECT n + 1 FROM r WHERE n < 3) SELECT * FROM r", set()),
+        ("WITH claim AS (SELECT 1) SELECT * FROM public.claim", {("public", "claim")}),
+    ],
+)
+def test_a_name_of_with_hides_a_table_only_where_it_has_that_meaning(
+    connection: duckdb.DuckDBPyConnection, text: str, paths: set[tuple[str, ...]]
+) -> None:
+    assert guard.read(connection, text).paths == paths
 
 
 @pytest.mark.parametrize("text", ["SHOW TABLES", "SHOW ALL TABLES", "FROM information_schema.columns", "DESCRIBE"])

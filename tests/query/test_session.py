@@ -44,6 +44,29 @@ def test_a_table_is_read_by_its_bare_its_schema_and_its_full_name(book: Book) ->
         assert now(book, f"SELECT id, note FROM {name}") == [(1, "a")]
 
 
+def test_one_query_may_write_a_table_in_every_way_it_has(book: Book) -> None:
+    book.table("claim", CLAIM, rows=[{"id": 1, "note": "a"}])
+    book.cut()
+    sql = "SELECT a.id, b.id, c.id, d.id FROM claim a, public.claim b, main.public.claim c, Claim d"
+    assert now(book, sql) == [(1, 1, 1, 1)]
+
+
+def test_a_query_of_with_may_have_the_name_of_the_table_that_it_reads(book: Book) -> None:
+    book.table("claim", CLAIM, rows=[{"id": 1, "note": "a"}, {"id": 2, "note": "b"}])
+    book.cut()
+    assert now(book, "WITH claim AS (SELECT * FROM claim WHERE id > 1) SELECT id FROM claim") == [(2,)]
+    both = "SELECT (SELECT count(*) FROM claim), (WITH claim AS (SELECT 7 AS id) SELECT id FROM claim)"
+    assert now(book, both) == [(2, 7)]
+
+
+def test_a_number_beyond_38_digits_is_no_other_number(book: Book) -> None:
+    book.table("claim", CLAIM)
+    book.cut()
+    assert now(book, "SELECT '340282366920938463463374607431768211455'::UHUGEINT") == [
+        ("340282366920938463463374607431768211455",)
+    ]
+
+
 ODD = ['T "q".x', "Mixed Case", "a.b", "1st", "é" * 31 + "x", "_op", "back\\slash", "semi;{}()=\n"]
 
 

@@ -46,14 +46,13 @@ _FILE = re.compile(r"[/\\:*?]|\.(parquet|csv|tsv|json|jsonl|ndjson|txt|db|duckdb
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One allowed statement: the tables that its text names, as written.
+    """One allowed statement: the tables that its text names, as written; what WITH names is none.
 
     `catalog`: it asks for the list of tables; `selective`: it may want few rows (a WHERE or a LIMIT).
     """
 
     sql: str
     paths: frozenset[tuple[str, ...]]
-    ctes: frozenset[str]
     catalog: bool
     selective: bool
 
@@ -86,22 +85,30 @@ def _tree(connection: duckdb.DuckDBPyConnection, sql: str) -> Mapping[str, Any]:
     return tree["statements"][0]
 
 
-def _nodes(tree: Any) -> Iterator[Mapping[str, Any]]:
-    stack = [tree]
+def _nodes(tree: Any) -> Iterator[tuple[Mapping[str, Any], frozenset[str]]]:
+    """Every node, and the names that WITH gives a meaning there.
+
+    A WITH query sees those before it, and itself only in the recursive half: `WITH claim AS (SELECT … FROM claim)`
+    reads the table.
+    """
+    stack: list[tuple[Any, frozenset[str]]] = [(tree, frozenset())]
     while stack:
-        node = stack.pop()
+        node, known = stack.pop()
         if isinstance(node, dict):
-            yield node
-            stack.extend(node.values())
+            yield node, known
+            for entry in (node.get("cte_map") or {}).get("map") or ():
+                stack.append((entry["value"], known))
+                known |= {entry["key"].lower()}
+            itself = known | {str(node["cte_name"]).lower()} if node.get("cte_name") else known
+            stack.extend((v, itself if k in ("right", "child") else known) for k, v in node.items() if k != "cte_map")
         elif isinstance(node, list):
-            stack.extend(node)
+            stack.extend((item, known) for item in node)
 
 
 def _statement(sql: str, tree: Mapping[str, Any]) -> Statement:
     paths: set[tuple[str, ...]] = set()
-    ctes: set[str] = set()
     catalog = selective = False
-    for node in _nodes(tree):
+    for node, known in _nodes(tree):
         kind = node.get("type", "")
         selective |= kind == "LIMIT_MODIFIER" or node.get("where_clause") is not None
         if node.get("class") == "FUNCTION":
@@ -117,12 +124,11 @@ def _statement(sql: str, tree: Mapping[str, Any]) -> Statement:
             catalog |= node.get("query") is None
         elif kind == "BASE_TABLE":
             path = tuple(node["qualified_name"]["path"])
-            _check_table(path)
-            catalog |= is_catalog(path)
-            paths.add(path)
-        elif "cte_map" in node:
-            ctes.update(entry["key"].lower() for entry in node["cte_map"]["map"])
-    return Statement(sql, frozenset(paths), frozenset(ctes), catalog, selective)
+            if len(path) > 1 or path[0].lower() not in known:
+                _check_table(path)
+                catalog |= is_catalog(path)
+                paths.add(path)
+    return Statement(sql, frozenset(paths), catalog, selective)
 
 
 def _check_function(name: str) -> None:
@@ -142,8 +148,9 @@ def _check_table_function(node: Mapping[str, Any]) -> str:
 
 
 def _check_table(path: tuple[str, ...]) -> None:
-    if len(path) == 1 and path[0].lower() in {"duckdb_settings", "duckdb_secrets", "duckdb_views"}:
-        raise QueryError(f"{path[0]} is not readable in this session", hint="SHOW TABLES lists what is")
+    own = len(path) == 1 or path[-2].lower() in CATALOG_SCHEMAS
+    if own and path[-1].lower() in {"duckdb_settings", "duckdb_secrets", "duckdb_views", "pg_settings"}:
+        raise QueryError(f"{path[-1]} is not readable in this session", hint="SHOW TABLES lists what is")
 
 
 def is_catalog(path: tuple[str, ...]) -> bool:

@@ -76,8 +76,9 @@ class Names:
         return None
 
     def spelled(self, path: Path, relation: Relation) -> Path:
-        """That path in the source's own spelling."""
+        """That path in the source's own spelling, and one for both ways to write a table of schema public."""
         whole = next(p for p in relation.table.paths if len(p) == len(path))
+        whole = whole[1:] if len(whole) == 2 and whole[0] == "public" else whole
         return (*whole[:-1], whole[-1] + relation.suffix)
 
     def shortest(self, table: TableName) -> Path:

@@ -35,7 +35,7 @@ from claimhouse.query.views import View
 BATCH_ROWS = 10_000
 ENGINES = 8  # how many sets of tables a session keeps ready
 _VIEWS = {"": View, HISTORY: HistoryView, LOG: LogView}
-_AS_TEXT = ("BIT", "BIGNUM", "INTERVAL", "TIME WITH TIME ZONE", "UNION", "VARIANT", "TIME_NS")
+_AS_TEXT = ("BIT", "BIGNUM", "UHUGEINT", "INTERVAL", "TIME WITH TIME ZONE", "UNION", "VARIANT", "TIME_NS")
 
 
 class Session:
@@ -197,8 +197,6 @@ class Session:
         """The views that a statement names, by its paths. Raises QueryError for a name that means no table."""
         found: dict[Path, Shown] = {}
         for path in statement.paths:
-            if len(path) == 1 and path[0].lower() in statement.ctes:
-                continue
             relation = self.names.relation(path)
             if relation is not None:
                 found[self.names.spelled(path, relation)] = self._view(relation)
