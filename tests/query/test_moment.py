@@ -26,6 +26,7 @@ def micros(*when: int) -> int:
         ("2026-03-31 17:00:00.000001+02:00", AtTime(micros(2026, 3, 31, 15) + 1)),
         ("2026-03-31T17:00", AtTime(micros(2026, 3, 31, 17))),
         ("2026-03-31", AtTime(micros(2026, 4, 1) - 1)),
+        ("20260331", AtTime(micros(2026, 4, 1) - 1)),
     ],
 )
 def test_each_form_is_understood(text: str, moment: object) -> None:
@@ -40,7 +41,7 @@ def test_a_day_and_a_bare_time_are_the_books() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yesterday", "xid:", "cut:x", "0/", "0/16B374800", "2026-13-01", "9999-12-31", "1/2/3"]
+    "text", ["", "yesterday", "xid:", "cut:x", "0/", "0/16B374800", "2026-13-01", "9999-12-31", "1/2/3", "2026-W14", "2026-W14-2"]
 )
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
@@ -50,13 +51,15 @@ def test_anything_else_is_refused(text: str) -> None:
 def test_an_unknown_zone_is_refused() -> None:
     with pytest.raises(UsageError, match="time zone"):
         parse("2026-03-31", zone="Mars/Olympus")
+    with pytest.raises(UsageError, match="time zone"):
+        parse("2026-03-31", zone="Europe")
 
 
 def test_several_sources_share_a_time_but_not_a_position() -> None:
     assert parse_for("2026-03-31", ["a", "b"]) == dict.fromkeys("ab", AtTime(micros(2026, 4, 1) - 1))
     assert parse_for("0/10", ["a"]) == {"a": AtLsn(16)}
     assert parse_for("a=0/10, b=cut:3", ["a", "b"]) == {"a": AtLsn(16), "b": AtCut(3)}
-    for text in ("0/10", "a=0/10", "a=0/10,c=cut:3"):
+    for text in ("0/10", "a=0/10", "a=0/10,c=cut:3", "a=0/10,b=cut:3,a=0/20"):
         with pytest.raises(UsageError):
             parse_for(text, ["a", "b"])
 

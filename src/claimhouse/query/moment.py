@@ -23,7 +23,8 @@ from claimhouse.errors import NotExact, UsageError
 
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 _NUMBERED = re.compile(r"(xid|cut):(\d{1,19})")
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DAY = re.compile(r"\d{4}(-?)\d{2}\1\d{2}")
+_WEEK = re.compile(r"\d{4}-?W")  # which Python would take for a Monday's first instant
 _PAIR = re.compile(r"([a-z0-9_]+)=(.+)")
 _HINT = "write an LSN (0/16B3748), xid:4711, cut:17, an ISO time (2026-03-31T17:00:00Z) or a date"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -92,6 +93,8 @@ def parse(text: str, *, zone: str = "UTC") -> Moment:
         if _DAY.fullmatch(text):
             day = datetime.combine(date.fromisoformat(text) + timedelta(days=1), datetime.min.time(), _zone(zone))
             return AtTime(_micros(day) - 1)
+        if _WEEK.match(text):
+            raise ValueError
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise UsageError(f"{text!r} is no moment", hint=_HINT) from None
@@ -104,8 +107,8 @@ def parse_for(at: str, sources: Iterable[str], *, zone: str = "UTC") -> Mapping[
     pairs = [_PAIR.fullmatch(part.strip()) for part in at.split(",")]
     if all(pairs):
         given = {p[1]: parse(p[2], zone=zone) for p in pairs if p}
-        if set(given) != set(names):
-            wrong = ", ".join(sorted(set(given) ^ set(names)))
+        if set(given) != set(names) or len(given) < len(pairs):
+            wrong = ", ".join(sorted(set(given) ^ set(names))) or at
             raise UsageError(f"the moment must name each source once: see {wrong}", hint="source=moment,…")
         return given
     moment = parse(at, zone=zone)
@@ -160,5 +163,5 @@ def _micros(moment: datetime) -> int:
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):
         raise UsageError(f"{name!r} is no time zone", hint="an IANA name, e.g. Europe/Berlin") from None
