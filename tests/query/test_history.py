@@ -78,6 +78,30 @@ def test_a_key_change_leads_back_to_the_life_under_the_old_key_alone(book: Book)
     assert [v.moved_to for v in under_one] == [None, None, None, {"id": "7"}, None]
 
 
+def test_a_row_that_comes_back_to_its_key_is_told_once(book: Book) -> None:
+    claim = claims(book, {"id": 1, "status": "0"})
+    book.cut()
+    for n in range(1, 41):
+        here, there = (1, 2) if n % 2 else (2, 1)
+        book.commit(("u", claim, {"id": there, "status": str(n)}, {"id": here}))
+    book.cut()
+    for key in (1, 2):
+        found = versions(book, key)
+        assert [v.values["status"] for v in found] == [str(n) for n in range(41)]
+        assert [v.changed for v in found[1:]] == [("id", "status")] * 40
+
+
+def test_a_row_that_left_a_key_is_no_part_of_the_next_one_under_it(book: Book) -> None:
+    claim = claims(book, {"id": 1, "status": "first"})
+    book.cut()
+    book.commit(("u", claim, {"id": 2, "status": "first moved"}, {"id": 1}))
+    book.commit(("c", claim, {"id": 1, "status": "second"}))
+    book.commit(("u", claim, {"id": 3, "status": "second moved"}, {"id": 1}))
+    book.cut()
+    assert told(versions(book, 3)) == [("c", "second", ()), ("u", "second moved", ("id", "status"))]
+    assert told(versions(book, 2)) == [("r", "first", ()), ("u", "first moved", ("id", "status"))]
+
+
 def test_a_truncate_ends_every_row(book: Book) -> None:
     claim = claims(book, {"id": 1, "status": "new"})
     book.cut()
@@ -124,12 +148,15 @@ def test_a_second_copy_that_finds_what_an_update_left_out_is_no_version(book: Bo
 def test_a_wrong_key_and_a_table_without_one_are_told(book: Book) -> None:
     claims(book, {"id": 1})
     book.table("event", {"what": "text"}, key=(), identity="none", rows=[{"what": "x"}])
+    book.table("blob", {"id": "bytes"}, rows=[{"id": b"x"}])
     book.cut()
     with Session(book.lake) as session:
         with pytest.raises(UsageError, match=r"the key of public\.claim is id"):
             history(session, CLAIM, {"number": "1"})
         with pytest.raises(UsageError, match="no key"):
             history(session, CLAIM, {"id": "x'; DROP"})
+        with pytest.raises(UsageError, match="no key"):
+            history(session, TableName("main", "public", "blob"), {"id": "no hex"})
         with pytest.raises(QueryError, match="have no key") as error:
             history(session, TableName("main", "public", "event"), {})
         assert "event__log" in str(error.value.hint)

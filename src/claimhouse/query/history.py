@@ -9,7 +9,7 @@ the stream's own changes of that time come before them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -75,6 +75,7 @@ class _Walk:
         log = session.log(self.state.folder, table.source)
         self.log = log
         done = [c for c in self.state.copies if c.exact_from is not None and c.exact_from <= self.position.lsn]
+        self._known: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         self.copies: list[Copy] = sorted(done, key=lambda c: c.number)
 
     def versions(self, key: Mapping[str, str]) -> list[Version]:
@@ -84,13 +85,17 @@ class _Walk:
             raise UsageError(f"the key of {self.state.label} is {', '.join(sorted(wanted))}")
         if self.log is None:
             return []
-        return self._life(dict(key), None, LIVES, whole=True)
+        told: dict[object, Version] = {}  # a row that comes back to the key is led to what is told already
+        for version in self._life(dict(key), None, LIVES, whole=True):
+            told.setdefault((version.order, version.op, tuple(version.key.items())), version)
+        return list(told.values())
 
     def _life(self, key: dict[str, str], until: Order | None, depth: int, *, whole: bool) -> list[Version]:
         """Versions under one key before `until`: all of them, or the last life alone."""
         found: list[Version] = []
         current: dict[str, Any] | None = None
-        for event in self._events(key, until):
+        events = list(self._events(key, until))
+        for event in events if whole else events[_begun(events) :]:
             fields = dict(event)
             before = current
             if event["_op"] == "u" and event["came_from"] and depth:
@@ -100,7 +105,7 @@ class _Walk:
             version, current = _step(fields, key, before)
             if version is not None:
                 found.append(version)
-        return found if whole else _last_life(found)
+        return found
 
     def _events(self, key: dict[str, str], until: Order | None) -> Iterator[dict[str, Any]]:
         """What happened to a key, in order; of a copy, what it found where the stream had not said so."""
@@ -136,8 +141,14 @@ class _Walk:
                 yield {**_found_gone(copy, mark), "order": (mark[0], mark[1], 0)}
         yield from stream[place:]
 
-    def _rows(self, key: dict[str, str]) -> Iterator[dict[str, Any]]:
+    def _rows(self, key: dict[str, str]) -> list[dict[str, Any]]:
         """The log's rows that have a key now or had it before, in order of the log."""
+        name = tuple(key[c.name] for c in self.key)
+        if name not in self._known:
+            self._known[name] = list(self._read(key))
+        return self._known[name]
+
+    def _read(self, key: dict[str, str]) -> Iterator[dict[str, Any]]:
         assert self.log is not None
         new = " AND ".join(self._is(c, key[c.name], c.physical) for c in self.key)
         old = " AND ".join(self._was(c, key[c.name]) for c in self.key)
@@ -157,7 +168,7 @@ class _Walk:
             names = rows.columns
             for row in rows.fetchall():
                 yield self._event(dict(zip(names, row, strict=True)), key)
-        except (duckdb.ConversionException, duckdb.BinderException):
+        except (duckdb.DataError, duckdb.BinderException, duckdb.InvalidInputException):
             raise UsageError(f"that is no key of {self.state.label}") from None
 
     def _event(self, row: dict[str, Any], key: dict[str, str]) -> dict[str, Any]:
@@ -246,13 +257,15 @@ def _kept(before: dict[str, Any] | None, event: dict[str, Any]) -> dict[str, Any
     return {n: v for n, v in (before or {}).items() if n not in event["values"]} if event["_op"] == "u" else {}
 
 
-def _last_life(versions: list[Version]) -> list[Version]:
-    """From the last insert on (a key change goes on, a delete ends)."""
+def _begun(events: list[dict[str, Any]]) -> int:
+    """Where the last life under a key begins: a delete and a key change away end one, a key change to it begins one."""
     begun = 0
-    for place, version in enumerate(versions):
-        if version.op in ("d", "t") and place + 1 < len(versions):
+    for place, event in enumerate(events):
+        if event["_op"] in ("d", "t") or event["moved_to"]:
             begun = place + 1
-    return [replace(v, moved_to=None) for v in versions[begun:] if v.moved_to is None]
+        elif event["came_from"]:
+            begun = place
+    return begun
 
 
 def _same_key(a: str | None, b: str) -> bool:
