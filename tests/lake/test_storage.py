@@ -13,10 +13,12 @@ from typing import Any
 import obstore
 import pytest
 from obstore.exceptions import GenericError
+from tests.query.book import Book
 
 from claimhouse.errors import SettingsError, StorageGone
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.storage import BucketStore, Exists, open_store
+from claimhouse.query.session import Session
 
 
 def test_of_eight_that_race_for_a_name_one_wins(new_lake: Callable[[], Lake]) -> None:
@@ -143,3 +145,23 @@ def test_a_bucket_that_stays_silent_is_given_up_after_a_bound(bucket: Any, monke
 def test_only_folders_and_buckets_hold_lakes() -> None:
     with pytest.raises(SettingsError, match="gs://"):
         open_store("gs://bucket/lake")
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a]", "a^b", "a|b", "a\\b", "a\nb", "a%20b"])
+def test_a_folder_that_delta_tables_cannot_be_written_to_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match="in its path"):
+        open_store(tmp_path / name / "lake")
+
+
+@pytest.mark.parametrize("name", ["50% of it", "a*b?", "it's {x,y} #1", "Übung"])
+def test_other_folders_hold_a_lake_whatever_their_names(tmp_path: Path, name: str) -> None:
+    book = Book(tmp_path / name / "lake")
+    table = book.table("t", {"id": "int8"}, rows=[{"id": 1}])
+    book.cut()
+    book.flush()
+    book.fold(table)
+    book.commit(("c", table, {"id": 2}))
+    book.cut()
+    book.flush()
+    with Session(book.lake) as session:
+        assert session.count("main", "public", "t") == 2

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import os
 import random
+import re
 import tempfile
 import threading
 import time
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 Bytes = bytes | memoryview | pa.Buffer
 _TEMP = ".tmp"
+_ODD = re.compile(r"[\[\]^|\\\x00-\x1f]|%[0-9A-Fa-f]{2}")  # delta-rs writes elsewhere or not at all
 
 
 class Exists(LakeError):
@@ -56,7 +58,12 @@ def open_store(location: str | os.PathLike[str], options: Mapping[str, str] | No
         raise SettingsError(
             f"a lake cannot lie at {text.split('://')[0]}://", hint="use a folder or s3://bucket/prefix"
         )
-    return FolderStore(Path(text.removeprefix("file://")))
+    store = FolderStore(Path(text.removeprefix("file://")))
+    if odd := _ODD.search(store.root.as_posix()):
+        raise SettingsError(
+            f"a lake cannot lie in a folder with {odd[0]!r} in its path", hint="Delta tables cannot be written there"
+        )
+    return store
 
 
 def s3_settings(options: Mapping[str, str]) -> dict[str, str | None]:
