@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claimhouse.errors import UsageError
-from claimhouse.query import formats
+from claimhouse.query import formats, render
 
 NAN, INF = float("nan"), float("inf")
 
@@ -108,10 +108,36 @@ def test_csv_tells_null_from_an_empty_text_and_ends_lines_as_rfc_4180_says() -> 
 
 
 def test_csv_disarms_formulas_only_when_asked_and_never_in_numbers() -> None:
-    table = pa.table({"n": [-1, 2, 3, 4, 5, 6, 7], "t": ["=1+1", "+1", "-1", "@x", "\tx", "\x00x", "plain"]})
+    risky = ["=1+1", "+1", "-1", "@x", "\tx", "\x00x", "＝1"]
+    table = pa.table({"n": [-1, 2, 3, 4, 5, 6, 7, 8], "t": [*risky, "plain"]})
     assert [r["t"] for r in csv.DictReader(io.StringIO(written(table, "csv").decode()))] == table["t"].to_pylist()
     armed = written(table, "csv", escape_formulas=True).decode().split("\r\n")[1:-1]
-    assert armed == ["-1,'=1+1", "2,'+1", "3,'-1", "4,'@x", "5,'\tx", "6,'\x00x", "7,plain"]
+    assert armed == ["-1,'=1+1", "2,'+1", "3,'-1", "4,'@x", "5,'\tx", "6,'\x00x", "7,'＝1", "8,plain"]
+    assert b'"\'\n=1"' in written(pa.table({"t": ["\n=1"]}), "csv", escape_formulas=True)
+
+
+def test_a_moment_beyond_what_arrow_writes_is_still_a_moment() -> None:
+    answer = duckdb.sql(
+        "SELECT unnest(['infinity', '-infinity', '290000-01-01', '2026-01-31'])::DATE AS day,"
+        " unnest(['infinity', '-infinity', '290000-01-01', NULL])::TIMESTAMP AS at,"
+        " unnest(['infinity', '-infinity', '290000-01-01', '2026-01-31 12:00:00'])::TIMESTAMP::TIMESTAMPTZ AS moment"
+    ).to_arrow_table()
+    rows = [line.split(",") for line in written(answer, "csv").decode().splitlines()[1:]]
+    assert rows[:2] == [["infinity"] * 3, ["-infinity"] * 3]
+    assert rows[2][:2] == ["290000-01-01", "290000-01-01T00:00:00.000000"]
+    assert rows[2][2].endswith("Z") and rows[3][:2] == ["2026-01-31", ""]
+    assert json.loads(written(answer, "json"))[0] == dict.fromkeys(("day", "at", "moment"), "infinity")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [NAN, -INF, b"\x01\xff", date(2026, 1, 31), True, None, "x", 7, [1, None], [b"", b"x"]]
+    + [datetime(2026, 1, 31, 12, tzinfo=UTC), datetime(2026, 1, 31, 12)],
+)
+def test_a_single_value_is_written_as_a_column_of_it_is(value: object) -> None:
+    shown = render.as_json(pa.array([value]))[0].as_py()
+    assert json.dumps(render.single(value)).replace(", ", ",") == shown
+    assert render.single(Decimal("0.0000001")) == "0.0000001"
 
 
 def test_parquet_and_arrow_give_the_same_table_back() -> None:

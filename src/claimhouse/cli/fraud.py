@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from claimhouse.cli.options import ConfigOption, JsonOption, LakeOption, NameOption, settings_for
-from claimhouse.cli.talk import columns, emit, emit_line, say
+from claimhouse.cli.talk import columns, emit, emit_line, printable, say
 
 if TYPE_CHECKING:
     from claimhouse.fraud import RuleSet, Step
@@ -114,7 +114,8 @@ def queue(
         for row in rows:
             _in_full(row)
         for made in Dispositions(found).of(rows[0].claim if rows else claim):
-            print(f"decided {made.at[:19]}  {made.title}, by {made.who}{': ' if made.note else ''}{made.note}")
+            note = f": {made.note}" if made.note else ""
+            print(printable(f"decided {made.at[:19]}  {made.title}, by {made.who}{note}"))
         if not rows:
             say(f"no rule holds on claim {claim}")
 
@@ -127,7 +128,7 @@ def _line(row: QueueRow) -> tuple[Any, ...]:
 
 def _in_full(row: QueueRow) -> None:
     before = "" if row.previous is None else f", before that {row.previous}"
-    print(f"{row.claim}: score {row.score} ({row.band}{before}); {row.summary}")
+    print(printable(f"{row.claim}: score {row.score} ({row.band}{before}); {row.summary}"))
     if row.consider:
         print(f"{row.flags} flags: consider a special investigation")
     lines = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from claimhouse.cli.options import ConfigOption, JsonOption, LakeOption, settings_for
-from claimhouse.cli.talk import columns, emit, say, warn
+from claimhouse.cli.talk import columns, emit, printable, say, warn
 
 if TYPE_CHECKING:
     from claimhouse.query.difference import Difference
@@ -38,6 +38,7 @@ def history(
     from claimhouse.errors import UsageError
     from claimhouse.lake.lake import open_lake
     from claimhouse.query.history import history as versions_of
+    from claimhouse.query.render import single
     from claimhouse.query.session import Session
 
     settings = settings_for(config, lake)
@@ -57,7 +58,7 @@ def history(
             "changed": list(v.changed),
             "key": v.key,
             "moved_to": v.moved_to,
-            "values": v.values,
+            "values": single(v.values),
         }
         for v in versions
     ]
@@ -94,6 +95,7 @@ def diff(
     """
     from claimhouse.errors import UsageError
     from claimhouse.lake.lake import open_lake
+    from claimhouse.query.render import single
     from claimhouse.query.session import Session
 
     if begin is None or (table is None) != every:
@@ -109,8 +111,9 @@ def diff(
     print(columns(["table", "added", "removed", "changed"], [[d.table, d.added, d.removed, d.changed] for d in told]))
     for difference in told:
         for row in difference.rows[:limit]:
-            key = ", ".join(f"{name}={value}" for name, value in row.key.items())
-            print(f"  {difference.table}  {row.kind:7}  {key}  {', '.join(row.columns)}")
+            key = ", ".join(f"{name}={single(value)}" for name, value in row.key.items())
+            line = f"  {difference.table}  {row.kind:7}  {key}  {', '.join(row.columns)}"
+            print(printable(line).replace("\n", " "))
 
 
 def _differences(old: Session, new: Session, table: str | None) -> list[Difference]:

@@ -16,6 +16,7 @@ from claimhouse.errors import QueryError
 from claimhouse.query.guard import quote_text
 from claimhouse.query.history import Version, history
 from claimhouse.query.names import TableName
+from claimhouse.query.render import single
 
 Row = dict[str, Any]
 OPS = {"r": "as first copied", "c": "opened", "u": "changed", "d": "deleted", "t": "deleted"}
@@ -199,7 +200,8 @@ def _text(value: object) -> str | None:
         return value.isoformat(sep=" ").replace("+00:00", "Z")
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    found = single(value)
+    return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
 
 
 def timeline(versions: list[Row]) -> pa.Table:

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 
 from claimhouse.errors import QueryError
+from claimhouse.query import render
 from claimhouse.query.guard import quote
 from claimhouse.query.names import TableName
 from claimhouse.query.session import Session
@@ -37,7 +38,8 @@ class Difference:
     rows: tuple[RowDifference, ...]
 
     def to_json(self, limit: int) -> dict[str, Any]:
-        return {**asdict(self), "rows": [asdict(r) for r in self.rows[:limit]]}
+        rows = [{**asdict(r), "key": render.single(r.key)} for r in self.rows[:limit]]
+        return {**asdict(self), "rows": rows}
 
 
 def difference(old: Session, new: Session, table: TableName) -> Difference:

@@ -67,7 +67,7 @@ def write_csv(reader: pa.RecordBatchReader, out: BinaryIO, *, escape_formulas: b
 
 def _csv_field(text: pa.Array, escape_formulas: bool) -> pa.Array:
     if escape_formulas:
-        risky = pc.match_substring_regex(text, r"^[=+\-@\t\r\x00]")
+        risky = pc.match_substring_regex(text, "^[=+\\-@\t\r\n\\x00＝＋－＠]")  # full width too
         text = pc.if_else(risky, pc.binary_join_element_wise("'", text, ""), text)
     quoting = pc.or_(pc.equal(text, ""), pc.match_substring_regex(text, '[",\r\n]'))
     quoted = pc.binary_join_element_wise('"', pc.replace_substring(text, '"', '""'), '"', "")

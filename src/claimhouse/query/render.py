@@ -8,6 +8,9 @@ digits, moments are ISO 8601 with microseconds (and Z where they carry a zone), 
 from __future__ import annotations
 
 import json
+import math
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,8 @@ def plain(values: pa.Array) -> pa.Array:
         return _hex(values)
     if pa.types.is_timestamp(kind):
         return _moments(values)
+    if pa.types.is_date32(kind):
+        return _far(values.cast(pa.int32()), values.cast(pa.string()), "D", (1 << 31) - 1)
     if pa.types.is_floating(kind):
         text = values.cast(pa.string())
         for arrow, ours in _SPECIAL.items():
@@ -44,6 +49,26 @@ def plain(values: pa.Array) -> pa.Array:
         return values.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return pa.array([None if v is None else str(v) for v in values.to_pylist()], pa.string())
+
+
+def single(value: object) -> Any:
+    """One value of a row for a JSON document: what JSON has no word for is a text, as `plain` writes it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return _SPECIAL[str(value)]
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, datetime):
+        text = (value.astimezone(UTC) if value.tzinfo else value).replace(tzinfo=None).isoformat("T", "microseconds")
+        return text + ("Z" if value.tzinfo else "")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "\\x" + bytes(value).hex()
+    if isinstance(value, list | tuple):
+        return [single(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): single(v) for k, v in value.items()}
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def as_json(values: pa.Array) -> pa.Array:
@@ -132,9 +157,20 @@ def _digits(values: pa.Array) -> pa.Array:
 def _moments(values: pa.Array) -> pa.Array:
     zone = values.type.tz
     unit = "ns" if values.type.unit == "ns" else "us"
-    text = values.cast(pa.timestamp(unit)).cast(pa.string())
-    text = pc.replace_substring(text, " ", "T", max_replacements=1)
-    return pc.binary_join_element_wise(text, "Z", "") if zone else text
+    values = values.cast(pa.timestamp(unit))
+    text = pc.replace_substring(values.cast(pa.string()), " ", "T", max_replacements=1)
+    text = pc.binary_join_element_wise(text, "Z", "") if zone else text
+    return _far(values.cast(pa.int64()), text, unit, (1 << 63) - 1, "Z" if zone else "")
+
+
+def _far(counts: pa.Array, text: pa.Array, unit: str, forever: int, end: str = "") -> pa.Array:
+    """The texts, with those for which Arrow has none: DuckDB's infinity, and years beyond 32767."""
+    odd = pc.fill_null(pc.match_substring(text, "out of range"), False)
+    if not pc.any(odd).as_py():
+        return text
+    found = {forever: "infinity", -forever: "-infinity"}
+    texts = [found.get(n) or f"{np.datetime64(n, unit)}{end}" for n in counts.filter(odd).to_pylist()]
+    return pc.replace_with_mask(text, odd, pa.array(texts, pa.string()))
 
 
 def _hex(values: pa.Array) -> pa.Array:
