@@ -122,6 +122,9 @@ class Query(_Section):
         default="table", description="what `query` prints: table, json, csv, parquet, arrow or markdown"
     )
     zone: Zone = Field(default="UTC", description="the book's time zone: there a day of --at ends")
+    access_log: bool = Field(
+        default=True, description="write down in the lake who reads what; false: for a lake that may only be read"
+    )
 
 
 class Fraud(_Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -115,6 +116,66 @@ def test_binary_formats_are_readable_from_a_pipe_and_from_a_file(captured: Any, 
     assert "wrote 2 rows" in shell.err
     assert pq.read_table(tmp_path / "claim.parquet").num_rows == 2
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_evidence_beside_a_file_says_what_was_asked_as_of_when_and_vouches_for_the_file(
+    captured: Any, tmp_path: Path, shell: Shell
+) -> None:
+    asked = ["query", "SELECT id FROM claim ORDER BY id", "--format", "csv"]
+    assert shell(*asked, "--output", "claim.csv", "--evidence") == 0
+    told = json.loads((tmp_path / "claim.csv.evidence.json").read_text())
+    assert told["file"]["sha256"] == hashlib.sha256((tmp_path / "claim.csv").read_bytes()).hexdigest()
+    assert (told["query"], told["rows"], told["tables"]) == (asked[1], 2, ["main/public/claim"])
+    captured.execute("DELETE FROM claim")
+    assert shell("run", "--once") == 0
+    assert shell(*asked, "--at", told["ask_again"]["at"], "--output", "again.csv") == 0
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "claim.csv").read_bytes()
+    assert shell(*asked, "--evidence") == 2 and "--output" in shell.err
+
+
+def test_what_the_command_line_reads_is_on_record_unless_told_otherwise(captured: Any, shell: Shell) -> None:
+    for read in (
+        ["query", "SELECT holder FROM claim"],
+        ["history", "claim", "big=9007199254740993"],
+        ["query", "SELECT 1"],
+    ):
+        assert shell(*read) == 0
+        assert shell(*read, "--no-access-log") == 0
+    at = shell.json("query", "SELECT max(_cut) AS cut FROM claim__log", "--no-access-log")[0]["cut"]
+    at = f"cut:{at}"
+    assert shell("diff", "claim", "--from", at, "--to", at) == 0
+    query, history, diff = shell.json("access")
+    assert (query["by"], query["what"], query["key"]) == (
+        "cli.query",
+        "main/public/claim",
+        {"sql": "SELECT holder FROM claim"},
+    )
+    assert (history["by"], history["key"]) == ("cli.history", {"id": "1", "big": "9007199254740993"})
+    assert (diff["by"], diff["key"], diff["at"]) == ("cli.diff", {"from": at, "to": at}, at)
+    assert shell("access", "--check") == 0 and "3 readings" in shell.out
+    assert SECRET_ROW not in str([query, history, diff])
+
+
+def test_a_reading_that_cannot_be_put_on_record_is_refused(captured: Any, shell: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "lake/control/access"
+    folder.write_text("in the way")
+    assert shell("query", "FROM claim") == 2
+    assert shell.out == "" and "--no-access-log" in shell.err
+    with Path("claimhouse.toml").open("a") as settings:
+        settings.write("[query]\naccess_log = false\n")
+    assert shell("query", "FROM claim") == 0 and SECRET_ROW in shell.out
+
+
+def test_a_wrong_column_is_answered_with_those_of_like_names(captured: Any, shell: Shell) -> None:
+    assert shell("query", "SELECT holdr FROM claim") == 2
+    assert '"holder"' in shell.err and SECRET_ROW not in shell.err
+
+
+def test_a_table_for_people_cuts_long_values_and_says_so(captured: Any, shell: Shell) -> None:
+    assert shell("query", "SELECT repeat('x', 500) AS much, 1 AS few") == 0
+    assert max(map(len, shell.out.splitlines())) < 120 and "much are cut" in shell.err
+    assert shell("query", "--format", "csv", "SELECT repeat('x', 500) AS much") == 0
+    assert "x" * 500 in shell.out and shell.err == ""
 
 
 def test_a_failing_query_leaves_no_file(captured: Any, tmp_path: Path, shell: Shell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,42 @@ def test_a_history_follows_a_key_change_back(lived: tuple[str, str], capsys: Any
     assert next(v["key"] for v in json.loads(out)) == {"id": "2"}
 
 
+def test_a_history_says_what_each_value_was_and_became(lived: tuple[str, str], capsys: Any) -> None:
+    _, out = run(capsys, "history", "claim", "1", "--lake", lived[0])
+    assert [line.split()[-3:] for line in out.splitlines()[2:]] == [
+        ["status", "open", "shut"],
+        ["amount", "10.00", "11.00"],
+    ]
+    _, out = run(capsys, "history", "claim", "1", "--lake", lived[0], "--format", "csv")
+    assert out.splitlines()[0] == "operation,lsn,committed_at,xid,column,before,after"
+    assert [line.split(",")[4:] for line in out.splitlines()[2:]] == [
+        ["status", "open", "shut"],
+        ["amount", "10.00", "11.00"],
+    ]
+
+
+def test_a_row_is_found_by_any_column_now_or_before(lived: tuple[str, str], capsys: Any) -> None:
+    now = json.loads(run(capsys, "history", "claim", "status=shut", "--lake", lived[0], "--json")[1])
+    gone = json.loads(run(capsys, "history", "claim", "amount=30.00", "--lake", lived[0], "--json")[1])
+    assert (now[-1]["key"], gone[-1]["operation"], gone[-1]["key"]) == ({"id": "1"}, "deleted", {"id": "3"})
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("status=open", "several rows"),
+        ("status=none", "no row"),
+        ("CLM-1", "is (id integer)"),
+        ("CLM-1", "column=value"),
+    ],
+)
+def test_what_finds_no_single_row_says_what_does(lived: tuple[str, str], capsys: Any, key: str, told: str) -> None:
+    capsys.readouterr()
+    at = ["--at", lived[1]] if key == "status=open" else []
+    assert guarded(["history", "claim", key, "--lake", lived[0], *at]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_a_row_that_never_was_is_a_finding(lived: tuple[str, str], capsys: Any) -> None:
     assert run(capsys, "history", "claim", "99", "--lake", lived[0])[0] == 1
 
@@ -66,6 +103,31 @@ def test_diff_names_what_came_went_and_changed(lived: tuple[str, str], capsys: A
         ("added", 4, []),
         ("added", 20, []),
     ]
+
+
+def test_diff_tells_values_before_and_after_and_between_which_positions(lived: tuple[str, str], capsys: Any) -> None:
+    location, before = lived
+    told = json.loads(run(capsys, "diff", "claim", "--from", before, "--lake", location, "--json")[1])[0]
+    assert told["begin"] == before and told["end"] > before
+    assert told["rows"][0]["before"] == {"status": "open", "amount": "10.00"}
+    assert told["rows"][0]["after"] == {"status": "shut", "amount": "11.00"}
+    assert told["rows"][1]["before"] == {"status": "open", "amount": "20.00"} and told["rows"][1]["after"] == {}
+    assert told["rows"][4]["after"] == {"status": "open", "amount": "20.00"}
+    rows = list(
+        csv.DictReader(
+            run(capsys, "diff", "claim", "--from", before, "--lake", location, "--format", "csv")[1].splitlines()
+        )
+    )
+    assert [rows[0][n] for n in ("row", "key", "column", "before", "after")] == [
+        "changed",
+        "id=1",
+        "status",
+        "open",
+        "shut",
+    ]
+    assert {r["from"] for r in rows} == {before} and len(rows) == 10
+    _, out = run(capsys, "diff", "claim", "--from", before, "--lake", location, "--limit", "1")
+    assert "open    shut" in out and "id=4" not in out
 
 
 def test_diff_without_a_moment_says_what_it_needs(lived: tuple[str, str], capsys: Any) -> None:

@@ -40,14 +40,14 @@ def test_nothing_but_who_when_and_which_is_kept(client: TestClient, claims_lake:
     store = claims_lake.lake.store
     (day, *_) = store.folders(access.FOLDER)
     kept = json.loads(store.get(f"{access.FOLDER}/{day}/{store.list(f'{access.FOLDER}/{day}')[-1]}"))
-    assert set(kept) == {"who", "what", "key", "found", "by", "at", "when"}
+    assert set(kept) == {"who", "what", "key", "found", "by", "at", "when", "previous"}
 
 
 def test_what_cannot_be_written_down_is_not_shown(claims_lake: ClaimsLake, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object) -> None:
         raise StorageGone("the lake cannot be written")
 
-    monkeypatch.setattr(access, "write", gone)
+    monkeypatch.setattr(access.AccessLog, "write", gone)
     answer = client_of(Console(claims_lake.lake)).get(f"/claims/{claims_lake.number}")
     assert answer.status_code == 503 and claims_lake.number not in answer.text.replace(
         "/claims/" + claims_lake.number, ""
@@ -62,6 +62,8 @@ def test_the_record_is_listed(client: TestClient, claims_lake: ClaimsLake, capsy
     assert "an examiner" in capsys.readouterr().out
     assert guarded([*given, "--json", "--who", "nobody"]) == 0
     assert json.loads(capsys.readouterr().out) == []
+    assert guarded([*given, "--check"]) == 0
+    assert "are as they were written" in capsys.readouterr().out
     assert guarded([*given, "--from", "yesterday"]) == 2
     assert guarded([*given, "--to", "2020-01-01"]) == 0
     assert "nobody is on record" in capsys.readouterr().err

@@ -41,7 +41,20 @@ def test_a_day_and_a_bare_time_are_the_books() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yesterday", "xid:", "cut:x", "0/", "0/16B374800", "2026-13-01", "9999-12-31", "1/2/3", "2026-W14", "2026-W14-2"]
+    "text",
+    [
+        "",
+        "yesterday",
+        "xid:",
+        "cut:x",
+        "0/",
+        "0/16B374800",
+        "2026-13-01",
+        "9999-12-31",
+        "1/2/3",
+        "2026-W14",
+        "2026-W14-2",
+    ],
 )
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(UsageError):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from claimhouse.cli.options import ConfigOption, LakeOption, SourceOption, settings_for
+from claimhouse.cli.options import ConfigOption, LakeOption, NoAccessLogOption, SourceOption, settings_for
+from claimhouse.cli.reading import login
 from claimhouse.cli.talk import say
 
 if TYPE_CHECKING:
@@ -32,10 +33,7 @@ def console(
     user: Annotated[
         str | None, typer.Option("--user", metavar="NAME", help="Who signs dispositions. [default: the login name]")
     ] = None,
-    no_access_log: Annotated[
-        bool,
-        typer.Option("--no-access-log", help="Do not write down who saw which claim: for a lake that is only read."),
-    ] = False,
+    no_access_log: NoAccessLogOption = False,
     token_file: Annotated[
         Path | None,
         typer.Option("--token-file", metavar="PATH", help="Take the address's token from a file: it stays the same."),
@@ -71,10 +69,10 @@ def console(
     made = Console(
         opened,
         zone=settings.query.zone,
-        user=user or _login(),
+        user=user or login(),
         model=load(Path(model) if "/" in model else model) if model else None,
         slot=_slot(settings, source),
-        audited=not no_access_log,
+        audited=settings.query.access_log and not no_access_log,
     )
     token = {} if token_file is None else {"token": lambda: _token(token_file)}
     served = listen(made, host=host, port=port, names=tuple(name or ()), behind_proxy=behind_proxy, **token)
@@ -97,15 +95,6 @@ def _token(file: Path) -> str:
     if len(found) < 20 or not found.isascii() or not found.isprintable():
         raise UsageError(f"{file} holds no token", hint="put at least 20 random letters and digits into it")
     return found
-
-
-def _login() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "somebody"
 
 
 def _slot(settings: Settings, source: str | None) -> SlotWatch | None:

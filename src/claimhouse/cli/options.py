@@ -26,6 +26,10 @@ SourceOption = Annotated[
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The source's name in the lake. [default: main]")
 ]
+NoAccessLogOption = Annotated[
+    bool,
+    typer.Option("--no-access-log", help="Do not write down who read what: for a lake that may only be read."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 

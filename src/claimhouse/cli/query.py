@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from claimhouse.cli.options import ConfigOption, LakeOption, settings_for
+from claimhouse.cli.options import ConfigOption, LakeOption, NoAccessLogOption, settings_for
+from claimhouse.cli.reading import Reading, login
 from claimhouse.cli.talk import say, warn
+
+if TYPE_CHECKING:
+    from claimhouse.query.session import Session
 
 _BINARY = ("parquet", "arrow")
 
@@ -31,6 +36,12 @@ def query(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Write to a file, not stdout.")
     ] = None,
+    evidence: Annotated[
+        bool,
+        typer.Option(
+            "--evidence", help="Beside --output FILE, FILE.evidence.json: query, moment, rows, hash, who and when."
+        ),
+    ] = False,
     at: Annotated[
         str | None,
         typer.Option(
@@ -53,6 +64,7 @@ def query(
         str | None,
         typer.Option("--trino", metavar="URL", help="With --engine trino: its address, if it is not the stack's own."),
     ] = None,
+    no_access_log: NoAccessLogOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Answer SQL over the lake, all tables at one cut; nothing is ever written.
@@ -68,6 +80,7 @@ def query(
       claimhouse query --at 2026-03-31 "SELECT sum(amount) FROM payment"
       claimhouse query "SELECT status, valid_from, valid_to FROM claim__history WHERE claim_id = 4711"
       claimhouse query --format parquet --output claims.parquet "FROM claim"
+      claimhouse query --at xid:4711 --format csv --output paid.csv --evidence "FROM payment"
       echo "SELECT 1" | claimhouse query -
       claimhouse query --engine trino --at 2026-03-31 "SELECT count(*) FROM claim"
     """
@@ -80,6 +93,8 @@ def query(
     chosen = settings.query.format
     if chosen in _BINARY and output is None and sys.stdout.isatty():
         raise UsageError(f"{chosen} is not for a terminal", hint="add --output FILE, or send stdout to a file")
+    if evidence and (output is None or engine != "duckdb"):
+        raise UsageError("--evidence goes with --output FILE and the engine duckdb")
     text = sys.stdin.read() if sql == "-" else sql
     with ExitStack() as stack:
         if _by_trino(engine, lake, folder, trino):
@@ -88,16 +103,42 @@ def query(
             asked = stack.enter_context(
                 TrinoSession(folder or Path(".stack"), at=at, zone=settings.query.zone, url=_url(trino))
             )
-            reader = asked.sql(text)
+            reader, session = asked.sql(text), None
         else:
             found = open_lake(settings.lake.location, settings.storage_options())
-            asked = stack.enter_context(Session(found, at=at, zone=settings.query.zone))
-            reader = asked.sql(text).reader()
+            asked = session = stack.enter_context(Session(found, at=at, zone=settings.query.zone))
+            answer = session.sql(text)
+            reading = Reading(found, "query", at, audited=settings.query.access_log and not no_access_log)
+            reading.note(", ".join("/".join((t.source, t.schema, t.name)) for t in session.read), {"sql": text})
+            reader = answer.reader()
+            reading.kept()
         for warning in asked.warnings:
             warn(warning)
-        rows = write(reader, chosen, stack.enter_context(_opened(output)))
-    if output is not None:
-        say(f"wrote {rows:,} rows to {output}")
+        cut: list[str] = []
+        with _opened(output) as out:
+            rows = write(reader, chosen, out, cut=cut)
+        if cut:
+            say(f"long values of {', '.join(cut)} are cut: --format csv or json has them whole")
+        if output is not None:
+            said = f", as of {_positions(session)}" if session else ""
+            say(f"wrote {rows:,} rows to {output}{said}")
+        if evidence and session is not None and output is not None:
+            _vouch(session, text, output, rows, chosen)
+
+
+def _positions(session: Session) -> str:
+    return ", ".join(f"{source} {position}" for source, position in session.positions.items())
+
+
+def _vouch(session: Session, text: str, output: Path, rows: int, form: str) -> None:
+    """The evidence beside an answer's file: what was asked, as of when, by whom, and the file's hash."""
+    from claimhouse.query.evidence import evidence
+
+    told = evidence(session, text, output, rows=rows, form=form, who=login())
+    beside = output.with_name(output.name + ".evidence.json")
+    with _opened(beside) as file:
+        file.write((json.dumps(told, indent=2, ensure_ascii=False) + "\n").encode())
+    say(f"evidence in {beside}: sha256 {told['file']['sha256']}")
 
 
 def _by_trino(engine: str, lake: str | None, folder: Path | None, trino: str | None) -> bool:

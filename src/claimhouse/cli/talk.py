@@ -74,6 +74,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
 
 
+def clipped(text: str, width: int) -> str:
+    """The text on one line, its end given up for a mark where it is longer."""
+    line = " ".join(printable(text).split("\n"))
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
 def byte_count(count: int | None) -> str:
     """`12.3 MB`; nothing for None."""
     if count is None:

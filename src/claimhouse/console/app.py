@@ -34,8 +34,7 @@ from claimhouse.console.slot import SlotWatch
 from claimhouse.console.standing import Standing
 from claimhouse.errors import ClaimhouseError, NotExact, SourceGone, StorageGone, UsageError
 from claimhouse.fraud.disposition import Dispositions
-from claimhouse.lake import access
-from claimhouse.lake.access import Access
+from claimhouse.lake.access import Access, AccessLog
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.snapshot import LakeSnapshot
 from claimhouse.lake.tail import Cut
@@ -67,6 +66,7 @@ class Console:
         self.standing = Standing(self.lake)
         self.figures = Figures(self.model, self.standing)
         self.dispositions = Dispositions(self.lake)
+        self.accesses = AccessLog(self.lake)
         self._copied: dict[str, bool] = {}
 
     def start(self) -> None:
@@ -90,7 +90,7 @@ class Console:
     def note(self, what: str, key: dict[str, str], found: bool, ask: Ask) -> None:
         """Write down who looks at a claim or a row; raises StorageGone, and then it is not shown."""
         if self.audited:
-            access.write(self.lake, Access(self.user, what, key, found, f"console.{ask.face}", ask.at or "now"))
+            self.accesses.write(Access(self.user, what, key, found, f"console.{ask.face}", ask.at or "now"))
 
     def _watch(self, snapshot: LakeSnapshot, cuts: list[Cut]) -> list[tuple[str, dict[str, Any]]]:
         self.bar.see(snapshot)
@@ -193,6 +193,8 @@ def _serve(app: FastAPI, console: Console, path: str, make: Callable[..., Page],
     def answer(request: Request) -> Response:
         real = request.scope["path"].removesuffix("" if face == "html" else f".{face}")
         ask = Ask(real, request.query_params, face, dict(request.path_params))
+        if "position" in ask.query:  # the bar's other field: a position, transaction or cut in place of a time
+            return RedirectResponse(ask.link(None, at=ask.text("position") or ask.at, position=None), 303)
         return _answer(console, make, ask)
 
     app.add_api_route(path + ("" if face == "html" else f".{face}"), answer, methods=["GET"])

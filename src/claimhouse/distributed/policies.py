@@ -25,7 +25,7 @@ def policy(
     """The policy document of a role for the lake at `s3://bucket/prefix`.
 
     writer: what captures (either runtime) needs. reader: queries and figures of a lake that others write
-    (the console with --no-access-log; who disposes of indicators writes).
+    (with --no-access-log, or [query] access_log = false; who disposes of indicators writes).
     trino: what Trino needs to show it, the Glue databases `<source>__*` of the sources among it. Raises UsageError.
     """
     place = urlsplit(lake)

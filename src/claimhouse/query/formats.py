@@ -19,19 +19,30 @@ from claimhouse.query import render
 from claimhouse.query.render import pc
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+LONGEST_CELL = 100  # characters of a value in a table for people
 _VISIBLE = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def write(reader: pa.RecordBatchReader, name: str, out: BinaryIO, *, escape_formulas: bool = False) -> int:
+def write(
+    reader: pa.RecordBatchReader,
+    name: str,
+    out: BinaryIO,
+    *,
+    escape_formulas: bool = False,
+    cut: list[str] | None = None,
+) -> int:
     """Write all batches in the named format; returns the number of rows.
 
-    `escape_formulas` puts an apostrophe before text of a CSV that a spreadsheet would run (OWASP).
+    `escape_formulas` puts an apostrophe before text of a CSV that a spreadsheet would run (OWASP). A table shows a
+    hundred characters of a value: columns that hold longer ones go into `cut`.
     Raises UsageError for an unknown format.
     """
     if name not in FORMATS:
         raise UsageError(f"no format is called {name}", hint="one of: " + ", ".join(FORMATS))
     if name == "csv":
         return write_csv(reader, out, escape_formulas=escape_formulas)
+    if name == "table":
+        return write_table(reader, out, cut)
     return FORMATS[name](reader, out)
 
 
@@ -99,14 +110,19 @@ def write_arrow(reader: pa.RecordBatchReader, out: BinaryIO) -> int:
     return rows
 
 
-def write_table(reader: pa.RecordBatchReader, out: BinaryIO) -> int:
-    """Aligned text for people; the first batch decides the widths."""
+def write_table(reader: pa.RecordBatchReader, out: BinaryIO, cut: list[str] | None = None) -> int:
+    """Aligned text for people; the first batch decides the widths. Columns whose values were cut go into `cut`."""
     names = [_visible(n) for n in reader.schema.names]
     right = [_is_number(f.type) for f in reader.schema]
     widths = [_width(n) for n in names]
     rows = 0
     for batch in reader:
         cells = [_cells(c) for c in batch.columns]
+        for place, column in enumerate(cells):
+            if any(len(value) > LONGEST_CELL for value in column):
+                cells[place] = [_short(value) for value in column]
+                if cut is not None and names[place] not in cut:
+                    cut.append(names[place])
         if not rows and batch.num_rows:
             widths = [max([w, *map(_width, c)]) for w, c in zip(widths, cells, strict=True)]
             _write_head(out, names, widths)
@@ -116,6 +132,10 @@ def write_table(reader: pa.RecordBatchReader, out: BinaryIO) -> int:
     if not rows:
         _write_head(out, names, widths)
     return rows
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 1] + "…"
 
 
 def _write_head(out: BinaryIO, names: list[str], widths: list[int]) -> None:

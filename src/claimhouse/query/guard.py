@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,26 +197,29 @@ def quote_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def query_error(error: Exception, text: str) -> QueryError:
-    """DuckDB's error as ours: its first line, where in the text it is, and no value that the text does not hold."""
+def query_error(error: Exception, text: str, names: Collection[str] = ()) -> QueryError:
+    """DuckDB's error as ours: its first line, where in the text it is, and no value that the text does not hold.
+
+    `names` of tables and columns may be told.
+    """
     message, _, place = str(error).partition("\n\nLINE ")
     message = re.sub(r"^[A-Z][\w ]* Error: ", "", message)
     first, _, rest = message.partition("\n")
-    first = without_values(first, text).rstrip(".!")
+    first = without_values(first, text, names).rstrip(".!")
     if place:
         line, _, excerpt = place.partition(": ")
         first += f", at line {line}: {without_values(excerpt.partition(chr(10))[0].strip(), text)}"
-    hint = without_values(" ".join(rest.split()), text)
+    hint = without_values(" ".join(rest.split()), text, names).replace("Candidate bindings:", "columns of like names:")
     if not first[1:2].isupper():
         first = first[:1].lower() + first[1:]
     return QueryError(first, hint=hint or None)
 
 
-def without_values(message: str, text: str) -> str:
-    """An engine's message without quoted values that the caller's own text did not hold."""
+def without_values(message: str, text: str, names: Collection[str] = ()) -> str:
+    """An engine's message without quoted values that neither the caller's own text nor the list of names holds."""
 
     def hide(found: re.Match[str]) -> str:
-        return found[0] if found[2] in text else f"{found[1]}…{found[1]}"
+        return found[0] if found[2] in text or found[2] in names else f"{found[1]}…{found[1]}"
 
     message = re.sub(r"(['\"])(.+?)\1", hide, message)
     return re.sub(r"with value \S+", "with value …", message)

@@ -21,7 +21,7 @@ from claimhouse.lake.defaults import filled, filled_exact, literal
 from claimhouse.lake.registry import Copy, TableState
 from claimhouse.lake.state import may_be_exact
 from claimhouse.query.guard import quote, quote_text
-from claimhouse.query.names import LOG, TableName
+from claimhouse.query.names import HISTORY, LOG, TableName
 from claimhouse.query.session import Session
 from claimhouse.table import Column, Table
 
@@ -60,6 +60,29 @@ def history(session: Session, table: TableName, key: Mapping[str, str]) -> list[
     QueryError for a table whose rows have none, NotExact.
     """
     return _Walk(session, table).versions(key)
+
+
+def key_by(session: Session, table: TableName, values: Mapping[str, str]) -> dict[str, str]:
+    """The key of the one row with these values in other columns: now, or else at any time before.
+
+    Raises UsageError where there is none, or several.
+    """
+    state = session.states[table]
+    shape = state.shape_at(session.positions[table.source].lsn)
+    keys = [c.name for c in shape.key]
+    where = " AND ".join(f"CAST({quote(c)} AS VARCHAR) = {quote_text(v)}" for c, v in values.items())
+    shown = ", ".join(f"CAST({quote(k)} AS VARCHAR) AS {quote(k)}" for k in keys)
+    for suffix in ("", HISTORY):
+        place = ".".join(map(quote, (table.source, table.schema, table.name + suffix)))
+        found = session.sql(f"SELECT DISTINCT {shown} FROM {place} WHERE {where} LIMIT 2").arrow().to_pylist()
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ask = f'claimhouse query "SELECT {", ".join(keys)} FROM {state.name} WHERE …"'
+            raise UsageError(f"several rows of {state.label} have that", hint=f"name one by its key: {ask}")
+    raise UsageError(
+        f"no row of {state.label} has that, neither now nor before", hint="values are as a query shows them"
+    )
 
 
 class _Walk:
@@ -169,7 +192,11 @@ class _Walk:
             for row in rows.fetchall():
                 yield self._event(dict(zip(names, row, strict=True)), key)
         except (duckdb.DataError, duckdb.BinderException, duckdb.InvalidInputException):
-            raise UsageError(f"that is no key of {self.state.label}") from None
+            key = ", ".join(f"{c.name} {c.type}" for c in self.key)
+            raise UsageError(
+                f"that is no key of {self.state.label}, which is ({key})",
+                hint=f"find a row by any column: claimhouse history {self.state.name} column=value",
+            ) from None
 
     def _event(self, row: dict[str, Any], key: dict[str, str]) -> dict[str, Any]:
         exact: dict[str, str] = row["_exact"] or {}

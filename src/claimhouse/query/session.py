@@ -8,7 +8,7 @@ names other tables gets a further engine, which may open their files and no othe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import duckdb
@@ -84,7 +84,8 @@ class Session:
         statement = guard.read(self._any_engine().connection, text)
         named = self._named(statement)
         engine = self._catalog(named) if statement.catalog else self._ready(named, statement.selective)
-        return Answer(engine, statement.sql)
+        columns = {c for table in self._read for c in self.columns(table)}
+        return Answer(engine, statement.sql, columns)
 
     def table(self, name: str | tuple[str, ...]) -> Answer:
         """A whole table, named as in SQL without quotes (`claim`, `sales.Order`) or by its parts."""
@@ -153,6 +154,11 @@ class Session:
             self._read.add(table)
             self._warn(table)
         return self.states[table]
+
+    @property
+    def read(self) -> list[TableName]:
+        """The tables that statements have read so far, sorted."""
+        return sorted(self._read)
 
     def hidden(self, table: TableName) -> LakeError | QueryError | None:
         """Why a table cannot be read at this session's moment, None if it can."""
@@ -266,9 +272,9 @@ class Session:
 class Answer:
     """What a query gives: read it once as batches, or whole as the frame you like."""
 
-    def __init__(self, engine: Engine, text: str) -> None:
-        self._text = text
-        with _explained(text):
+    def __init__(self, engine: Engine, text: str, columns: Collection[str] = ()) -> None:
+        self._text, self._columns = text, columns
+        with _explained(text, columns):
             self._cursor = engine.cursor()
             #: the answer as a DuckDB relation
             self.relation = _exportable(self._cursor.sql(text))
@@ -283,16 +289,16 @@ class Answer:
 
     def reader(self, rows: int = BATCH_ROWS) -> pa.RecordBatchReader:
         """The answer in batches of about that many rows; memory follows the batch. Errors are QueryError."""
-        with _explained(self._text):
+        with _explained(self._text, self._columns):
             found = self.relation.to_arrow_reader(rows)
         return pa.RecordBatchReader.from_batches(found.schema, self._batches(found))
 
     def _batches(self, found: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        with _explained(self._text):
+        with _explained(self._text, self._columns):
             yield from found
 
     def arrow(self) -> pa.Table:
-        with _explained(self._text):
+        with _explained(self._text, self._columns):
             return self.relation.to_arrow_table()
 
     def polars(self) -> Any:
@@ -319,14 +325,14 @@ def _exportable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
 
 
 @contextlib.contextmanager
-def _explained(text: str) -> Iterator[None]:
-    """DuckDB's errors as QueryError."""
+def _explained(text: str, columns: Collection[str]) -> Iterator[None]:
+    """DuckDB's errors as QueryError, which may name these columns."""
     try:
         yield
     except duckdb.Error as error:
-        raise guard.query_error(error, text) from None
+        raise guard.query_error(error, text, columns) from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise guard.query_error(error, text) from None
+        raise guard.query_error(error, text, columns) from None
 
 
 def _take(lake: Lake, sources: Iterable[str] | None) -> tuple[dict[str, LakeSnapshot], list[str]]:
