@@ -176,6 +176,22 @@ def test_a_time_that_is_not_in_the_lake_is_explained(open_page: Opener) -> None:
     page.get_by_role("heading", name="Claims").wait_for()
 
 
+def test_a_position_is_gone_to_from_the_bar(open_page: Opener, claims_lake: ClaimsLake) -> None:
+    page = open_page(f"/claims/{claims_lake.number}")
+    page.get_by_label("Or a position, transaction or cut").fill("cut:1")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**at=cut%3A1")
+    page.locator("#bar.past, #bar.wrong").wait_for()
+
+
+def test_nothing_sticks_out_of_its_card(open_page: Opener) -> None:
+    for width in (1440, 1024, 390):
+        page = open_page("/overview", viewport={"width": width, "height": 900})
+        out = """() => [...document.querySelectorAll('.card .feed-item > *')].filter(part =>
+            part.getBoundingClientRect().right > part.closest('.card').getBoundingClientRect().right).length"""
+        assert page.locator("#hit-feed .feed-item").count() > 0 and page.evaluate(out) == 0, width
+
+
 def test_an_investigator_finds_decides_and_sees_it_by_keyboard_alone(
     open_page: Opener, claims_lake: ClaimsLake
 ) -> None:

@@ -8,10 +8,11 @@ import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from starlette.testclient import TestClient
-from tests.console.claimslake import FORMULA, IMAGE, ClaimsLake
+from tests.console.claimslake import FORMULA, IMAGE, ClaimsLake, hits_of
 from tests.console.conftest import client_of
 from tests.query.book import Book
 
@@ -106,6 +107,62 @@ def test_a_past_moment_shows_the_claim_as_it_was(client: TestClient, claims_lake
     assert then["claim"]["notes"] == IMAGE and then["claim"]["loss_place"] != IMAGE
     html = client.get(f"/claims?at={versions[2]['lsn']}").text
     assert 'class="bar past"' in html and f"at={versions[2]['lsn'].replace('/', '%2F')}" in html
+
+
+def test_a_position_typed_into_the_bar_becomes_the_pages_moment(client: TestClient, claims_lake: ClaimsLake) -> None:
+    version = client.get(f"/claims/{claims_lake.number}.json").json()["versions"][2]
+    asked = client.get(f"/claims?line=motor&at=2026-01-01&position=xid:{version['xid']}")
+    assert asked.status_code == 303 and asked.headers["location"] == f"/claims?line=motor&at=xid%3A{version['xid']}"
+    assert client.get(asked.headers["location"]).status_code == 200
+    assert client.get("/claims?at=&position=").headers["location"] == "/claims"
+
+
+def test_each_movement_of_money_leads_to_who_booked_it(client: TestClient, claims_lake: ClaimsLake) -> None:
+    with Session(claims_lake.lake) as session:
+        paid = "SELECT claim_number FROM claim JOIN payment USING (claim_id) ORDER BY claim_number LIMIT 1"
+        number = session.sql(paid).arrow()[0][0].as_py()
+    moves = client.get(f"/claims/{number}.json").json()["movements"]
+    links = re.findall(
+        r'href="(/tables/main/public/(?:reserve_txn|payment)/row[^"]+)"', client.get(f"/claims/{number}").text
+    )
+    assert len(links) == len(moves) and {m["kind"] for m in moves} == {"reserve", "payment"}
+    for move, link in zip(reversed(moves), links, strict=True):
+        assert link.endswith(f"/{move['place']}/row?key.{move['place']}_id={move['id']}")
+    for link in (links[0], links[-1]):
+        assert client.get(link.replace("/row?", "/row.json?")).json()["versions"][0]["lsn"]
+
+
+def test_the_queue_is_narrowed_by_rule_and_state_and_keeps_its_filters(
+    client: TestClient, claims_lake: ClaimsLake
+) -> None:
+    def claims(query: str) -> list[str]:
+        return list(dict.fromkeys(row["claim"] for row in rows(client.get(f"/fraud.csv?{query}").text)))
+
+    both = [claims_lake.number, "CLM-OTHER"]
+    assert claims("rule=duplicate_invoice") == both and claims("rule=none") == []
+    assert claims("rule=late_report") == claims("state=withdrawn") == both[:1]
+    assert claims("rule=duplicate_invoice&band=medium") == both[1:]
+    text = client.get("/fraud?rule=duplicate_invoice&state=withdrawn&order=newest").text
+    assert "Invoice billed twice (2)" in text and "Reported late (0)" in text
+    links = [link.replace("&amp;", "&") for link in re.findall(r'href="/fraud\?([^"]+)"', text)]
+    kept = {"rule": ["duplicate_invoice"], "state": ["withdrawn"], "order": ["newest"]}
+    assert {**kept, "band": ["high"]} in [parse_qs(link) for link in links]
+
+
+def test_the_newest_indicator_comes_first_if_so_asked(claims_lake: ClaimsLake) -> None:
+    def queue(_: Session) -> list[dict[str, object]]:
+        older, newer = hits_of(claims_lake.number)
+        hit = {**newer["hits"][0], "first_held": "2026-01-07T10:00:00Z"}  # type: ignore[index]
+        return [older, {**newer, "hits": [hit]}]
+
+    client = client_of(Console(claims_lake.lake, queue=queue))
+    first = [rows(client.get(f"/fraud.csv{order}").text)[0]["claim"] for order in ("", "?order=newest")]
+    assert first == [claims_lake.number, "CLM-OTHER"]
+
+
+def test_a_tables_page_names_each_columns_type(client: TestClient) -> None:
+    text = client.get("/tables/main/public/payment").text
+    assert 'amount<span class="dim type">numeric(14,2)</span>' in text
 
 
 def test_the_slider_steps_through_the_transactions(client: TestClient, claims_lake: ClaimsLake) -> None:

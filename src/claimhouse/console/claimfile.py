@@ -66,13 +66,13 @@ SELECT s.status, s.changed_at, a.name AS changed_by
 FROM {claim_status_history} s LEFT JOIN {adjuster} a ON a.adjuster_id = s.changed_by
 WHERE s.claim_id = {id} ORDER BY s.changed_at, s.claim_status_history_id LIMIT 200""",
     "movements": """
-SELECT moved_at, kind, reason, cost_type, amount,
+SELECT moved_at, kind, reason, cost_type, amount, id, place,
   sum(reserved) OVER so AS outstanding, sum(paid) OVER so AS paid, sum(reserved + paid) OVER so AS incurred
 FROM (
   SELECT booked_at AS moved_at, 'reserve' AS kind, reason, cost_type, amount, amount AS reserved, 0 AS paid,
-    reserve_txn_id AS id FROM {reserve_txn} WHERE claim_id = {id}
+    reserve_txn_id AS id, 'reserve_txn' AS place FROM {reserve_txn} WHERE claim_id = {id}
   UNION ALL
-  SELECT y.paid_at, 'payment', l.category, l.cost_type, l.amount, 0, l.amount, y.payment_id
+  SELECT y.paid_at, 'payment', l.category, l.cost_type, l.amount, 0, l.amount, y.payment_id, 'payment'
   FROM {payment} y JOIN {payment_line} l ON l.payment_id = y.payment_id WHERE y.claim_id = {id}
 ) WINDOW so AS (ORDER BY moved_at, kind DESC, id ROWS UNBOUNDED PRECEDING)
 ORDER BY moved_at, kind DESC, id LIMIT 2000""",
@@ -102,8 +102,9 @@ def claim_page(reading: Reading, book: Book, ask: Ask) -> Page:
         **sections,
         "versions": versions,
         "chart": _chart(sections["movements"]),
+        "rows_of": f"/tables/{book.source}/{SCHEMA}",
     }
-    return Page("claim.html", f"Claim {number}", data, timeline(versions), hidden=("chart",))
+    return Page("claim.html", f"Claim {number}", data, timeline(versions), hidden=("chart", "rows_of"))
 
 
 def _money(sections: dict[str, Any]) -> Row:

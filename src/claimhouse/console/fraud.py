@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +47,7 @@ def rules_side() -> Queue | None:
 
 
 def fraud_page(reading: Reading, ask: Ask, dispositions: Dispositions, source: Queue | None, number: int = 0) -> Page:
-    """The queue, filtered by band, disposition and text; live news count on from `number`."""
+    """The queue, filtered by band, disposition, rule, state and text; live news count on from `number`."""
     entries = entries_of(reading.session, source)
     around = {"verdicts": VERDICTS, "number": number, "seen_lsn": lsn_text(_newest_lsn(reading.session))}
     if entries is None:
@@ -57,6 +58,8 @@ def fraud_page(reading: Reading, ask: Ask, dispositions: Dispositions, source: Q
     counts = {name: sum(e["band"] == name for e in entries) for name, _ in BANDS}
     by_verdict = {name: sum(e["verdict"] == name for e in entries) for name in VERDICTS}
     shown = [e for e in entries if wanted(e, ask)]
+    if ask.text("order") == "newest":
+        shown.sort(key=_newest_hit, reverse=True)
     page = ask.number("page", 1, 1)
     part = shown[(page - 1) * PAGE : page * PAGE] if ask.face == "html" else shown
     data = {
@@ -65,7 +68,8 @@ def fraud_page(reading: Reading, ask: Ask, dispositions: Dispositions, source: Q
         "bands": BANDS,
         "counts": counts,
         "by_verdict": by_verdict,
-        "asked": {name: ask.text(name) for name in ("band", "verdict", "q")},
+        "rules": _rule_counts(entries),
+        "asked": {name: ask.text(name) for name in ("band", "verdict", "q", "rule", "state", "order")},
         "total": len(shown),
         "page": page,
         "pages": max(1, -(-len(shown) // PAGE)),
@@ -76,10 +80,14 @@ def fraud_page(reading: Reading, ask: Ask, dispositions: Dispositions, source: Q
 
 def wanted(entry: Row, ask: Ask) -> bool:
     """Whether the page's filters let an entry through."""
-    band, verdict, q = ask.text("band"), ask.text("verdict"), ask.text("q").lower()
+    band, verdict, q, rule = ask.text("band"), ask.text("verdict"), ask.text("q").lower(), ask.text("rule")
+    hits = entry["hits"]
+    withdrawn = ask.text("state") == "withdrawn"
     return (
         (not band or entry["band"] == band)
         and (not verdict or entry["verdict"] == verdict)
+        and (not rule or any(h["rule"] == rule for h in hits))
+        and (not withdrawn or any(h["withdrawn"] is not None for h in hits))
         and (not q or q in entry["claim"].lower() or any(q in h["title"].lower() for h in entry["hits"]))
     )
 
@@ -93,6 +101,18 @@ def _decide(entry: Row, decided: Disposition | None) -> Row:
     entry["disposition"] = decided
     entry["verdict"] = decided.verdict if decided else "open"
     return entry
+
+
+def _newest_hit(entry: Row) -> str:
+    """When the newest of an entry's indicators that hold began to."""
+    return max((str(h["first_held"]) for h in entry["hits"] if h["withdrawn"] is None), default="")
+
+
+def _rule_counts(entries: list[Row]) -> list[Row]:
+    """The rules that hold on any claim, by title, each with the number of its claims."""
+    titles = {h["rule"]: h["title"] or h["rule"] for e in entries for h in e["hits"]}
+    counts = Counter(rule for e in entries for rule in {h["rule"] for h in e["hits"] if h["withdrawn"] is None})
+    return [{"rule": r, "title": t, "claims": counts[r]} for r, t in sorted(titles.items(), key=lambda x: x[1].lower())]
 
 
 def _newest_lsn(session: Session) -> int:
