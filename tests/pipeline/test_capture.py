@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -598,7 +599,7 @@ def test_a_catalog_that_is_slow_to_look_at_does_not_hold_the_stream_up(
     monkeypatch.setattr(Admission, "marks", slowly)
     with running(asked):
         until(lambda: len(looks) >= 3)
-    assert min(later - look for look, later in zip(looks, looks[1:], strict=False)) >= 3
+    assert min(later - look for look, later in pairwise(looks)) >= 3
 
 
 def test_an_idle_capture_does_not_flush_for_ever(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:

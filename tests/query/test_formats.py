@@ -131,8 +131,10 @@ def test_a_moment_beyond_what_arrow_writes_is_still_a_moment() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [NAN, -INF, b"\x01\xff", date(2026, 1, 31), True, None, "x", 7, [1, None], [b"", b"x"]]
-    + [datetime(2026, 1, 31, 12, tzinfo=UTC), datetime(2026, 1, 31, 12)],
+    [
+        *(NAN, -INF, b"\x01\xff", date(2026, 1, 31), True, None, "x", 7, [1, None], [b"", b"x"]),
+        *(datetime(2026, 1, 31, 12, tzinfo=UTC), datetime(2026, 1, 31, 12)),
+    ],
 )
 def test_a_single_value_is_written_as_a_column_of_it_is(value: object) -> None:
     shown = render.as_json(pa.array([value]))[0].as_py()

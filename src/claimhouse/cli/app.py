@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -54,23 +55,28 @@ def root(
     """Every committed change of PostgreSQL claims databases in a Delta lake: now, and at any past moment."""
 
 
-app.command()(demo.demo)
-app.command()(init.init)
-app.command()(doctor.doctor)
-app.command()(run.run)
-app.command()(query.query)
-app.command()(history.history)
-app.command()(history.diff)
-app.command()(status.status)
-app.command()(console.console)
-app.command()(access.access)
-app.command()(figures.figures)
-app.command()(figures.triangle)
-app.command()(verify.verify)
-app.command()(mend.resync)
-app.command()(mend.repair)
-app.command()(connect.connect)
-app.command()(detach.detach)
-app.add_typer(fraud.app, name="fraud")
-app.add_typer(config.app, name="config")
-app.add_typer(stack.app, name="stack")
+# What a command is for, in words that the list of commands has room for on a narrow terminal.
+COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
+    (demo.demo, "A claims database of its own, captured and shown live."),
+    (init.init, "Write claimhouse.toml with every setting."),
+    (doctor.doctor, "Check a server; print the SQL that mends it."),
+    (run.run, "Capture every committed change into the lake."),
+    (query.query, "SQL over the lake, now or at a past moment."),
+    (history.history, "Every version of one row, and who changed it when."),
+    (history.diff, "What changed between two moments."),
+    (status.status, "Lag per hop, slots, and the state of each table."),
+    (console.console, "The live page of a lake."),
+    (access.access, "Who read what, and when."),
+    (figures.figures, "Paid, incurred, loss ratios, backlog and others."),
+    (figures.triangle, "Loss triangles, link ratios and reserves."),
+    (verify.verify, "Prove row by row that the lake is the source."),
+    (mend.resync, "Copy tables anew while the others stream on."),
+    (mend.repair, "Go on after a slot was lost."),
+    (connect.connect, "Recipes for Polars, DuckDB, Spark, Trino, dbt."),
+    (detach.detach, "Leave a server as it was before."),
+)
+for made, brief in COMMANDS:
+    app.command(short_help=brief)(made)
+app.add_typer(fraud.app, name="fraud", short_help="Indicators on claims: run rules, read the queue, decide.")
+app.add_typer(config.app, name="config", short_help="The settings as they hold.")
+app.add_typer(stack.app, name="stack", short_help="Debezium, Kafka, Spark, S3, Glue and Trino.")

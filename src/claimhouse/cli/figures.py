@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from claimhouse.cli.options import ConfigOption, LakeOption, settings_for
+from claimhouse.cli.options import ConfigOption, LakeOption, NoAccessLogOption, settings_for
+from claimhouse.cli.reading import Reading
 from claimhouse.cli.talk import say, warn
 
 if TYPE_CHECKING:
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 
     from claimhouse.marts import Model
     from claimhouse.query.session import Session
+    from claimhouse.settings import Settings
+
+_FOR_PEOPLE = ("table", "markdown")
+_UNEVEN = (
+    "the newest diagonal is not complete at this valuation, and chain ladder takes it as it stands: "
+    "value at the end of a period, as with --valuation 2025-12-31"
+)
 
 AtOption = Annotated[
     str | None,
@@ -57,6 +65,7 @@ def figures(
     sql: Annotated[
         str | None, typer.Option("--sql", metavar="ENGINE", help="Print its SQL for duckdb, spark or trino.")
     ] = None,
+    no_access_log: NoAccessLogOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Print a figure: paid, incurred, ratios, backlog and others; without a name, which there are and which are off.
@@ -70,13 +79,20 @@ def figures(
       claimhouse figures totals --sql trino
     """
     given = {"valuation": valuation, "line": line, "claim": claim, "prior": prior, "threshold": threshold}
-    with _opened(lake, at, model, format, config) as (session, chosen, form):
+    settings = settings_for(config, lake, query__format=format)
+    form = settings.query.format
+    with _opened(settings, at, model) as (session, chosen):
         if name is None:
             _list(session, chosen, form)
         elif sql is not None:
             print(_sql(chosen, name, sql))
         else:
-            _print(session, _asked(session, chosen, name, given), form)
+            found = _asked(session, chosen, name, given)
+            if claim is not None:
+                reading = Reading(session.lake, "figures", at, audited=settings.query.access_log and not no_access_log)
+                reading.note("claim", {"claim_number": claim}, found=found.num_rows > 0)
+                reading.kept()
+            _print(session, found, form)
 
 
 def triangle(
@@ -104,37 +120,39 @@ def triangle(
       claimhouse triangle
       claimhouse triangle incurred --line motor --valuation 2025-12-31 --ratios
       claimhouse triangle --origin quarter --development quarter --format csv
-      claimhouse triangle paid --reserve
+      claimhouse triangle incurred --at 2026-03-31 --valuation 2026-03-31
+      claimhouse triangle paid --valuation 2025-12-31 --reserve
     """
     from claimhouse.marts import reserving
 
     given: dict[str, Any] = {"valuation": valuation, "line": line}
     given |= {"origin_months": _months(origin), "development_months": _months(development)}
-    with _opened(lake, at, model, format, config) as (session, chosen, form):
+    settings = settings_for(config, lake, query__format=format)
+    form = settings.query.format
+    with _opened(settings, at, model) as (session, chosen):
         found = _asked(session, chosen, f"triangle_{measure}", given)
         if reserve:
+            if not all(found["complete"].to_pylist()):
+                warn(_UNEVEN)
             found = reserving.reserve(found)
-        elif form in ("table", "markdown"):
+        elif form in _FOR_PEOPLE:
             found = reserving.grid(found, "link_ratio" if ratios else "value")
         _print(session, found, form)
 
 
 @contextmanager
-def _opened(
-    lake: str | None, at: str | None, model: str | None, format: str | None, config: Any
-) -> Iterator[tuple[Session, Model, str]]:
-    """The session, the model and the format that were asked for."""
+def _opened(settings: Settings, at: str | None, model: str | None) -> Iterator[tuple[Session, Model]]:
+    """The session and the model that were asked for."""
     from claimhouse.lake.lake import open_lake
     from claimhouse.marts import fitting, load
     from claimhouse.query.session import Session
 
-    settings = settings_for(config, lake, query__format=format)
     found = open_lake(settings.lake.location, settings.storage_options())
     with Session(found, at=at, zone=settings.query.zone) as session:
         chosen = load(model) if model else fitting(session)
         if model is None:
             say(f"model {chosen.name}: {chosen.title}")
-        yield session, chosen, settings.query.format
+        yield session, chosen
 
 
 def _asked(session: Session, model: Model, name: str, given: dict[str, Any]) -> pa.Table:
@@ -166,8 +184,23 @@ def _print(session: Session, table: pa.Table, form: str) -> None:
 
     for warning in session.warnings:
         warn(warning)
-    write(table.to_reader(), form, sys.stdout.buffer)
+    shown = _rounded(table) if form in _FOR_PEOPLE else table
+    write(shown.to_reader(), form, sys.stdout.buffer)
     sys.stdout.buffer.flush()
+
+
+def _rounded(table: pa.Table) -> pa.Table:
+    """Doubles as people read them: money to two places, ratios to four, and nothing where there is no number."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for place, column in enumerate(table.columns):
+        if pa.types.is_floating(column.type):
+            numbers = [v for v in column.to_pylist() if v is not None and v == v]
+            places = 2 if max(map(abs, numbers), default=0) >= 1000 else 4
+            rounded = pc.round(pc.if_else(pc.is_nan(column), None, column), places)
+            table = table.set_column(place, table.schema.names[place], rounded)
+    return table
 
 
 def _months(period: str) -> int:

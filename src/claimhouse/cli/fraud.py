@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from claimhouse.cli.options import ConfigOption, JsonOption, LakeOption, NameOption, settings_for
+from claimhouse.cli.options import ConfigOption, JsonOption, LakeOption, NameOption, NoAccessLogOption, settings_for
+from claimhouse.cli.reading import Reading
 from claimhouse.cli.talk import columns, emit, emit_line, printable, say
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ AtOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(short_help="Keep the rules' hits, cut by cut.")
 def run(
     lake: LakeOption = None,
     name: NameOption = None,
@@ -76,7 +77,7 @@ def _telling_json(step: Step) -> None:
                "seconds": round(step.seconds, 4), "lag": round(step.lag, 4)})  # fmt: skip
 
 
-@app.command()
+@app.command(short_help="The claims with indicators, or one in full.")
 def queue(
     claim: Annotated[str | None, typer.Argument(metavar="[CLAIM]", help="One claim, in full.")] = None,
     lake: LakeOption = None,
@@ -87,6 +88,7 @@ def queue(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", help="At most so many claims.")] = 20,
     as_json: JsonOption = False,
+    no_access_log: NoAccessLogOption = False,
     config: ConfigOption = None,
 ) -> None:
     """List the claims with indicators, highest score first; a claim's number shows every indicator and decision.
@@ -106,6 +108,10 @@ def queue(
     rows = queues.queue(found, at=at, limit=limit, band=band, rule=rule, claim=claim, rules=_rules(settings), zone=zone)
     if rows is None:
         raise UsageError("no rules have run on this lake", hint="claimhouse fraud run --once")
+    if claim is not None:
+        reading = Reading(found, "fraud", at, audited=settings.query.access_log and not no_access_log)
+        reading.note("claim", {"claim_number": rows[0].claim if rows else claim}, found=bool(rows))
+        reading.kept()
     if as_json:
         emit([row.as_data() for row in rows])
     elif claim is None:
@@ -118,6 +124,7 @@ def queue(
             print(printable(f"decided {made.at[:19]}  {made.title}, by {made.who}{note}"))
         if not rows:
             say(f"no rule holds on claim {claim}")
+            _past(queues.history(found, claim, at=at, zone=zone))
 
 
 def _line(row: QueueRow) -> tuple[Any, ...]:
@@ -139,7 +146,16 @@ def _in_full(row: QueueRow) -> None:
     print(columns(["score", "rule", "since", "lsn", "", "indicator"], lines))
 
 
-@app.command()
+def _past(events: list[dict[str, Any]]) -> None:
+    """What once held on a claim, event by event."""
+    if events:
+        rows = (
+            (f"{e['at']:%Y-%m-%d %H:%M:%S}", e["lsn"], e["event"], e["rule"], e["score"], e["reason"]) for e in events
+        )
+        print(columns(["when", "lsn", "event", "rule", "score", "indicator"], rows))
+
+
+@app.command(short_help="Keep what was decided about a claim.")
 def dispose(
     claim: Annotated[str, typer.Argument(metavar="CLAIM", help="The claim's number.")],
     decision: Annotated[str, typer.Argument(metavar="DECISION", help="open, watching, referred or cleared.")],
@@ -160,7 +176,7 @@ def dispose(
     say(f"{made.claim}: {made.title}, by {made.who}, at score {made.score}")
 
 
-@app.command()
+@app.command(short_help="Precision and recall of the rules.")
 def report(
     seeds: Annotated[
         str | None, typer.Option("--seeds", metavar="N,…", help="Books to measure on. [default: the held-out ones]")

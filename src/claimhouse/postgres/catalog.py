@@ -233,8 +233,8 @@ def marks(conn: psycopg.Connection[Any], oids: Collection[int]) -> dict[int, Mar
     }
 
 
-# Asked every few seconds, of all tables. An OR beside the index's column would read all of the catalog for each of them,
-# and so would a join with pg_type that is planned by itself: OFFSET 0 has it looked up.
+# Asked every few seconds, of all tables. An OR beside the index's column would read all of the catalog for each of
+# them, and so would a join with pg_type that is planned by itself: OFFSET 0 has it looked up.
 _TABLES = """
 SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text,
        c.relispartition, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::text END,
