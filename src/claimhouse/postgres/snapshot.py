@@ -13,7 +13,7 @@ that the stream uses as well.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -284,7 +284,7 @@ def parse_csv(data: bytes, columns: int) -> list[pa.Array]:
     return [read.column(n).combine_chunks() if read.num_rows else pa.array([], pa.string()) for n in names]
 
 
-def copy_out(conn: psycopg.Connection, statement: sql.Composable) -> Iterator[bytes]:
+def copy_out(conn: psycopg.Connection, statement: sql.Composable) -> Generator[bytes]:
     """The bytes of a COPY … TO STDOUT, row by row as libpq hands them out (one row a message)."""
     pgconn = conn.pgconn
     result = pgconn.exec_(statement.as_bytes(conn))

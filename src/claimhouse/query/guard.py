@@ -123,7 +123,7 @@ def _statement(sql: str, tree: Mapping[str, Any]) -> Statement:
         elif kind == "SHOW_REF":
             catalog |= node.get("query") is None
         elif kind == "BASE_TABLE":
-            path = tuple(node["qualified_name"]["path"])
+            path: tuple[str, ...] = tuple(node["qualified_name"]["path"])
             if len(path) > 1 or path[0].lower() not in known:
                 _check_table(path)
                 catalog |= is_catalog(path)

@@ -192,9 +192,9 @@ class _Walk:
             for row in rows.fetchall():
                 yield self._event(dict(zip(names, row, strict=True)), key)
         except (duckdb.DataError, duckdb.BinderException, duckdb.InvalidInputException):
-            key = ", ".join(f"{c.name} {c.type}" for c in self.key)
+            columns = [f"{c.name} {c.type}" for c in self.key]
             raise UsageError(
-                f"that is no key of {self.state.label}, which is ({key})",
+                f"that is no key of {self.state.label}, which is ({', '.join(columns)})",
                 hint=f"find a row by any column: claimhouse history {self.state.name} column=value",
             ) from None
 
