@@ -124,7 +124,7 @@ def _statement(sql: str, tree: Mapping[str, Any]) -> Statement:
             catalog |= node.get("query") is None
         elif kind == "BASE_TABLE":
             path: tuple[str, ...] = tuple(node["qualified_name"]["path"])
-            if len(path) > 1 or path[0].lower() not in known:
+            if not (len(path) == 1 and path[0].lower() in known):
                 _check_table(path)
                 catalog |= is_catalog(path)
                 paths.add(path)
