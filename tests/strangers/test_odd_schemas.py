@@ -5,27 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from claimhouse.lake.lake import open_lake
-from claimhouse.pipeline import Capture, CaptureOptions
-from claimhouse.pipeline.options import Summary
-from claimhouse.query.session import Session
-from claimhouse.verify import Difference, VerifyOptions, verify
-
-
-class Lake:
-    """A lake of one database: `capture` once, `rows` of a query, `differences` from the source."""
-
-    def __init__(self, dsn: str, folder: Path) -> None:
-        self.dsn, self.location = dsn, str(folder / "lake")
-
-    def capture(self) -> Summary:
-        return Capture(CaptureOptions("main", self.dsn, self.location, once=True)).run()
-
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        return sorted(tuple(row.values()) for row in Session(open_lake(self.location)).sql(query).arrow().to_pylist())
-
-    def differences(self) -> list[Difference]:
-        return verify(VerifyOptions("main", self.dsn, self.location, wait=20.0)).differences
+from tests.values.lake import Lake
 
 
 def test_columns_may_be_called_as_our_own_sql_calls_its_keys(postgres: Any, tmp_path: Path) -> None:
@@ -36,6 +16,17 @@ def test_columns_may_be_called_as_our_own_sql_calls_its_keys(postgres: Any, tmp_
     postgres.execute("UPDATE t SET k0 = 9, ok0 = 8; UPDATE t SET id = 5 WHERE id = 1")
     lake.capture()
     assert lake.rows("SELECT id, k0, ok0 FROM t") == [(2, 9, 8), (5, 9, 8)]
+    assert lake.differences() == []
+
+
+def test_a_column_of_one_letter_is_taken_for_nothing_else(postgres: Any, tmp_path: Path) -> None:
+    names = "abcdefghijklmnopqrstuvwxyz"
+    postgres.execute(f"CREATE TABLE t (id int PRIMARY KEY, {', '.join(f'{n} numeric(5,2)' for n in names)})")
+    postgres.execute("INSERT INTO t (id, e) VALUES (1, 'NaN'), (2, 2)")
+    lake = Lake(postgres.dsn, tmp_path)
+    lake.capture()
+    postgres.execute("UPDATE t SET a = 1, x = 'NaN'")
+    lake.capture()
     assert lake.differences() == []
 
 
