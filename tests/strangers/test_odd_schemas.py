@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psycopg
+from psycopg.conninfo import make_conninfo
 from tests.values.lake import Lake
 
 
@@ -97,3 +99,21 @@ def test_verify_needs_no_run_beside_it_where_the_wal_grew_without_a_row_of_ours(
     postgres.execute("SELECT pg_logical_emit_message(true, 'x', 'y')")
     postgres.execute("VACUUM FULL t")
     assert lake.differences() == []
+
+
+def test_bytes_that_are_no_utf8_cost_their_table_and_no_other(postgres: Any, tmp_path: Path) -> None:
+    name = f"{postgres.name}_ascii"
+    postgres.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    lake = Lake(make_conninfo(postgres.dsn, dbname=name), tmp_path)
+    with psycopg.connect(lake.dsn, autocommit=True, client_encoding="UTF8") as conn:
+        for table in ("copied", "streamed", "sound"):
+            conn.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, v text)".encode())
+        conn.execute("INSERT INTO copied VALUES (1, E'\\xff'); INSERT INTO sound VALUES (1, 'é')")
+        lake.capture()
+        conn.execute("INSERT INTO streamed VALUES (1, E'\\xfe'); INSERT INTO sound VALUES (2, '😀')")
+        errored = lake.capture().errored
+        assert errored.keys() == {"public.copied", "public.streamed"}
+        assert not any(byte in why for why in errored.values() for byte in ("ff", "fe"))
+        assert lake.rows("SELECT * FROM sound") == [(1, "é"), (2, "😀")]
+        conn.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s", [name])
+    postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -61,6 +61,9 @@ class Stream:
         self._told = time.monotonic()
         pgconn = self._conn.pgconn
         try:
+            if pgconn.parameter_status(b"server_encoding") == b"SQL_ASCII":
+                # As UTF-8 the server would refuse whatever is not, and end the stream of all tables.
+                self._conn.execute("SET client_encoding = 'SQL_ASCII'")
             _bound_silence(pgconn.socket)
             wire = Plain if plain and not pgconn.ssl_in_use and not pgconn.used_gssapi else Libpq
             self._wire: Wire = wire(pgconn, _command(slot, publications, start, pgconn.server_version), slot)
