@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,20 +61,26 @@ class Database:
         return make_conninfo(self.dsn, user=name, password=password)
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
-    """The session's server: not crash-safe, so tests that pull its plug start one of their own."""
-    folder = tmp_path_factory.mktemp("postgres")
+@contextmanager
+def served(folder: Path, programs: Path | None = None) -> Iterator[Embedded]:
+    """A server on the folder, gone at the end: not crash-safe, so tests that pull its plug start one of their own."""
     watcher = subprocess.Popen(
         [sys.executable, "-c", _WATCH, str(folder)], stdin=subprocess.PIPE, start_new_session=True
     )
-    programs = os.environ.get("CLAIMHOUSE_TEST_PROGRAMS")  # the bin folder of another PostgreSQL, 14 to 18
-    running = Embedded(folder, fast=True, programs=Path(programs) if programs else None).start()
+    running = Embedded(folder, fast=True, programs=programs).start()
     yield running
     running.stop(wait=5.0)
     assert watcher.stdin is not None
     watcher.stdin.close()
     watcher.wait()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """The session's server."""
+    programs = os.environ.get("CLAIMHOUSE_TEST_PROGRAMS")  # the bin folder of another PostgreSQL, 14 to 18
+    with served(tmp_path_factory.mktemp("postgres"), Path(programs) if programs else None) as running:
+        yield running
 
 
 @pytest.fixture
