@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.conninfo import make_conninfo
 from tests.values.lake import Lake
+
+from claimhouse.change import lsn_text
+from claimhouse.errors import NotExact, QueryError
+from claimhouse.postgres import snapshot
+from claimhouse.postgres.server import current_lsn
 
 
 def test_columns_may_be_called_as_our_own_sql_calls_its_keys(postgres: Any, tmp_path: Path) -> None:
@@ -48,6 +54,89 @@ def test_a_renamed_table_goes_on_in_its_folder_and_its_old_name_is_free(postgres
     assert lake.rows("SELECT * FROM s.t2") == [(1, 7), (2, 7), (3, 3), (4, 4)]
     assert lake.rows("SELECT * FROM t") == [("new",), ("newer",)]
     assert lake.differences() == []
+
+
+def test_a_table_made_again_under_its_old_name_never_shows_the_former_ones_rows(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE other (id int PRIMARY KEY)")
+    lake = Lake(postgres.dsn, tmp_path)
+    lake.capture()
+    postgres.execute("INSERT INTO t VALUES (1, 'old')")
+    was = current_lsn(postgres.conn)
+    postgres.execute("INSERT INTO other VALUES (0)")
+    lake.capture()
+    postgres.execute("DROP TABLE t; INSERT INTO other VALUES (1)")
+    lake.capture()
+    gone = current_lsn(postgres.conn)
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (2, 'new')")
+    made = current_lsn(postgres.conn)
+    lake.capture()
+    assert lake.rows("SELECT * FROM t") == [(2, "new")]
+    assert lake.rows("SELECT * FROM t", at=lsn_text(was)) == [(1, "old")]
+    for moment in (gone, made):
+        with pytest.raises(NotExact):
+            lake.rows("SELECT * FROM t", at=lsn_text(moment))
+    postgres.execute("DROP TABLE t; INSERT INTO other VALUES (2)")
+    after = lake.capture().end_lsn
+    with pytest.raises(QueryError, match="no longer exists"):
+        lake.rows("SELECT * FROM t", at=lsn_text(after))
+    assert lake.differences() == []
+
+
+def test_a_name_that_another_table_took_over_before_its_copy_went_on_is_not_read_for_the_former(
+    postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'former')")
+    lake = Lake(postgres.dsn, tmp_path)
+    read, swapped = snapshot.storage, []
+
+    def swap_first(conn: Any, oid: int) -> snapshot.Storage:
+        found = read(conn, oid)
+        if not swapped:
+            swapped.append(oid)
+            postgres.execute("ALTER TABLE t RENAME TO t_old; CREATE TABLE t (id int PRIMARY KEY, v text)")
+            postgres.execute("INSERT INTO t VALUES (2, 'heir')")
+        return found
+
+    monkeypatch.setattr(snapshot, "storage", swap_first)
+    lake.capture()
+    lake.capture()
+    assert lake.rows("SELECT * FROM t_old") == [(1, "former")]
+    assert lake.rows("SELECT * FROM t") == [(2, "heir")]
+    assert lake.differences() == []
+
+
+def test_a_schema_that_goes_under_a_copy_stops_no_capture(
+    postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres.execute("CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY); INSERT INTO s.t VALUES (1)")
+    lake = Lake(postgres.dsn, tmp_path)
+    read, renamed = snapshot.storage, []
+
+    def rename_first(conn: Any, oid: int) -> snapshot.Storage:
+        found = read(conn, oid)
+        if not renamed:
+            renamed.append(oid)
+            postgres.execute("ALTER SCHEMA s RENAME TO r")
+        return found
+
+    monkeypatch.setattr(snapshot, "storage", rename_first)
+    lake.capture()
+    assert lake.rows("SELECT * FROM r.t") == [(1,)]
+    assert lake.differences() == []
+
+
+def test_a_table_that_inherits_is_published_as_its_own_identity_asks_for(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE base (id int PRIMARY KEY, v text); CREATE TABLE keyless (w int) INHERITS (base)")
+    postgres.execute("CREATE TABLE keyed (PRIMARY KEY (id)) INHERITS (base); INSERT INTO keyless VALUES (1, 'a', 1)")
+    lake = Lake(postgres.dsn, tmp_path)
+    lake.capture()
+    postgres.execute("UPDATE base SET v = 'b'")  # the server refuses it where `keyless` is published for updates
+    postgres.execute("INSERT INTO keyed VALUES (2, 'k')")
+    postgres.execute("ALTER TABLE base DROP CONSTRAINT base_pkey")
+    lake.capture()
+    postgres.execute("UPDATE base SET v = 'c'")
+    lake.capture()
+    assert lake.rows("SELECT * FROM keyed") == [(2, "c")]
 
 
 def test_a_truncated_partition_is_noticed(postgres: Any, tmp_path: Path) -> None:

@@ -27,11 +27,11 @@ class Lake:
     def capture(self, **options: Any) -> Summary:
         return Capture(CaptureOptions("main", self.dsn, self.location, once=True, **options)).run()
 
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        return sorted(tuple(row.values()) for row in self.asked(query))
+    def rows(self, query: str, at: str | None = None) -> list[tuple[Any, ...]]:
+        return sorted(tuple(row.values()) for row in self.asked(query, at))
 
-    def asked(self, query: str) -> list[Row]:
-        with Session(open_lake(self.location)) as session:
+    def asked(self, query: str, at: str | None = None) -> list[Row]:
+        with Session(open_lake(self.location), at=at) as session:
             return session.sql(query).arrow().to_pylist()
 
     def differences(self) -> list[Difference]:

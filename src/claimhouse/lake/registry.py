@@ -50,7 +50,8 @@ OPEN_END = 1 << 62  # the end of a range that is not exact until a new copy is c
 class TableState:
     """One source table. `versions`: shapes, oldest first; `inexact`: LSN ranges [from, to) not known exactly.
 
-    `lossy`: by column, what its streamed values lose on the way here (of the embedded runtime nothing).
+    `errored_at`: where it was stopped, or, of one that is gone, where it was missed first. `lossy`: by column, what its
+    streamed values lose on the way here (of the embedded runtime nothing).
     """
 
     oid: int

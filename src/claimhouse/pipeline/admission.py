@@ -14,7 +14,7 @@ import psycopg
 from claimhouse.change import lsn_text
 from claimhouse.errors import NotReady, SlotBusy, SlotLost, SourceLost, UsageError
 from claimhouse.lake.lake import Lake
-from claimhouse.lake.registry import Registry, TableState
+from claimhouse.lake.registry import OPEN_END, Registry, TableState
 from claimhouse.lake.tail import CutMark
 from claimhouse.pipeline.copies import begin_copy
 from claimhouse.pipeline.options import CaptureOptions
@@ -201,7 +201,8 @@ class Admission:
             tables[table.folder] = state
         else:  # dropped, and made again under its old name: the same folder, a new copy
             shape = catalog.evolve(state.table, table, earlier=state.versions[:-1])
-            state.oid, state.status, state.error = table.oid, "copying", None
+            state.inexact.append((state.errored_at or position, OPEN_END))  # the former table's rows until then
+            state.oid, state.status, state.error, state.errored_at = table.oid, "copying", None, None
             state.schema, state.name = table.schema, table.name
             if shape is not None:
                 state.versions.append(shape)

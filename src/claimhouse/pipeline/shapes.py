@@ -99,7 +99,7 @@ class Shapes:
         state = self._by_oid.pop(oid, None)
         if state is None:
             return
-        state.status, state.error = "gone", "the table was dropped at the source"
+        state.status, state.error, state.errored_at = "gone", "the table was dropped at the source", lsn
         if known is not None:
             state.inexact.append((known, lsn))
         self.dirty = True

@@ -34,6 +34,8 @@ from claimhouse.table import Table, encode_name
 
 FULL_ACTIONS = "insert, update, delete, truncate"
 APPEND_ACTIONS = "insert, truncate"
+TRIES = 5
+_WENT = ("3F000", "42P01", "42704", "42710")  # a schema, a table, its membership: by a DDL since the catalog was read
 
 
 def default_name(source: str, lake_id: str) -> str:
@@ -72,14 +74,22 @@ def ensure(conn: psycopg.Connection[Any], name: str, tables: Sequence[Table], *,
     In one transaction, which no row of the application waits for. Raises NotReady with the script where our role may
     not, SourceError, SourceGone.
     """
-    statements = plan(conn, name, tables, generated=generated)
-    try:
-        with explained(f"publishing {len(tables)} tables"), conn.transaction():
-            for statement in statements:
-                conn.execute(statement.encode())
-    except NotReady as error:
-        script = "".join(f"{s};\n" for s in statements)
-        raise NotReady(str(error), hint=f"let the tables' owner or a superuser run:\n{script}") from error
+    for _ in range(TRIES):
+        statements = plan(conn, name, tables, generated=generated)
+        try:
+            with explained(f"publishing {len(tables)} tables"), conn.transaction():
+                for statement in statements:
+                    conn.execute(statement.encode())
+            break
+        except NotReady as error:
+            script = "".join(f"{s};\n" for s in statements)
+            raise NotReady(str(error), hint=f"let the tables' owner or a superuser run:\n{script}") from error
+        except SourceError as error:
+            cause = error.__cause__
+            if not isinstance(cause, psycopg.Error) or cause.sqlstate not in _WENT:
+                raise
+    else:
+        raise SourceGone(f"the tables changed faster than they could be published under {name}")
     return [p for p in (name, append_name(name)) if _exists(conn, p)]
 
 
@@ -406,7 +416,8 @@ def _without_partitions(conn: psycopg.Connection[Any], tables: Sequence[Table]) 
 
 
 def _list(tables: Sequence[Table]) -> str:
-    return ", ".join(quoted(t.schema, t.name) for t in tables)
+    """ONLY: a table that inherits is published for itself, in the publication that its own identity asks for."""
+    return ", ".join(f"ONLY {quoted(t.schema, t.name)}" for t in tables)
 
 
 def _drop(slot: str) -> str:

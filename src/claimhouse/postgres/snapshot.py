@@ -34,6 +34,11 @@ CHUNK_SECONDS = 0.5  # what a chunk's transaction aims at; twice that is design.
 CHUNK_BYTES = 32 << 20
 FIRST_BLOCKS = 512
 
+_NAMED = """
+SELECT c.oid::bigint FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -307,7 +312,7 @@ def copy_error(result: pq.abc.PGresult | None) -> Exception:
     """What PostgreSQL said, without the row it said it of (DETAIL and CONTEXT may hold values)."""
     state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode() if result is not None else ""
     primary = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode() if result is not None else ""
-    if state in {"42P01", "42703", "55000"}:
+    if state in {"42P01", "42703", "55000", "3F000"}:
         return Gone()
     if not state or state.startswith(("08", "57")):
         return SourceGone(f"the connection broke while a table was read ({state or 'no answer'})")
@@ -326,14 +331,16 @@ def wait_flushed(conn: psycopg.Connection) -> None:
 
 
 def lock(conn: psycopg.Connection, table: Table) -> None:
-    """ACCESS SHARE on the table, to be taken before the snapshot. Raises Gone.
+    """ACCESS SHARE on the table, to be taken before the snapshot. Raises Gone, also where its name is another's now.
 
     A lock that waited for VACUUM FULL would otherwise read through a snapshot older than it.
     """
     try:
         conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(_name(table)))
-    except psycopg.errors.UndefinedTable:
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.WrongObjectType):
         raise Gone from None
+    if conn.execute(_NAMED, (table.schema, table.name)).fetchone() != (table.oid,):
+        raise Gone
 
 
 def select(table: Table, partitioned: bool, where: sql.Composable) -> sql.Composed:

@@ -176,7 +176,7 @@ class Session:
         begins_at = next((c.exact_at for c in state.copies if c.exact_from is not None), 0)
         if self._times.get(table.source, begins_at) < begins_at:
             return NotExact(f"table {label} is not known at that time", hint=f"its history begins at {iso(begins_at)}")
-        if state.status == "gone" and self.at is None:
+        if state.status == "gone" and (self.at is None or position.lsn >= (state.errored_at or OPEN_END)):
             return QueryError(
                 f"table {label} no longer exists in the source", hint="read it at a moment when it did: --at"
             )
