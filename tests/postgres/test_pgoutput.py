@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,6 +68,38 @@ def test_a_few_rows_of_many_tables_are_decoded_like_many_rows(postgres: Any) -> 
         assert replay(mine) == texts(postgres, f"mixed{n}", ["id", "part"])
     counts = dict(decoded.transactions.column("counts")[0].as_py())
     assert counts == {f"public/mixed{n}": 1 + n % 4 + {7: 1, 3: 4, 5: 1, 6: 1}.get(n, 0) for n in range(12)}
+
+
+def test_a_row_of_a_very_wide_table_does_not_widen_those_of_others(postgres: Any) -> None:
+    wide = ", ".join(f"c{n} int" for n in range(1200))
+    postgres.execute(f"CREATE TABLE wide (id int PRIMARY KEY, {wide})")
+    for n in range(30):
+        postgres.execute(f"CREATE TABLE t{n} (id int PRIMARY KEY, v text)")
+    source = Source(postgres)
+    postgres.execute("BEGIN; INSERT INTO wide (id, c1199) VALUES (1, 7)")
+    for n in range(30):
+        postgres.execute(f"INSERT INTO t{n} SELECT g, 'v' || g FROM generate_series(1, 900) g")
+    postgres.execute("COMMIT")
+    tracemalloc.start()
+    (decoded,) = source.decode()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200 << 20  # 27,000 rows as wide as the widest would be 550 MB
+    found = {c.table.name: c.batch for c in decoded.changes}
+    assert found["wide"].column("c1199").to_pylist() == [7] and len(found) == 31
+    assert all(found[f"t{n}"].column("v").to_pylist() == [f"v{g}" for g in range(1, 901)] for n in range(30))
+
+
+def test_truncates_stand_in_order_among_the_rows_of_all_their_tables(postgres: Any) -> None:
+    postgres.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
+    source = Source(postgres)
+    for n in range(40):
+        postgres.execute(f"BEGIN; INSERT INTO a VALUES ({n}); INSERT INTO b VALUES ({n}); TRUNCATE b, a;"
+                         f" INSERT INTO b VALUES ({n}); COMMIT; TRUNCATE a, b")  # fmt: skip
+    found = {c.table.name: as_text(c) for c in all_changes(source.decode())}
+    for name, order in (("a", "ctt"), ("b", "ctct")):
+        ops = "".join(row["_op"] or "" for row in found[name])
+        assert ops == order * 40
 
 
 @pytest.mark.parametrize("seed", range(4))

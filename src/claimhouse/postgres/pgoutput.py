@@ -180,7 +180,7 @@ class Decoder:
             known = self._known.get(oid)
             if known and known.ddl == _NEVER and places[0] < first.get(oid, len(stretch.kinds)):
                 self._ask(known.relation, stretch.lsn_of(places[0]))
-        spans: dict[int, _Spans] = {oid: [(-1, known.shape)] for oid, known in self._known.items() if oid in rows}
+        spans: dict[int, _Spans] = {oid: [(-1, self._known[oid].shape)] for oid in rows if oid in self._known}
         for place in np.flatnonzero((stretch.kinds == RELATION) | (stretch.kinds == MESSAGE)).tolist():
             body = stretch.body(place)
             if body[0] == MESSAGE:

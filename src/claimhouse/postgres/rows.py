@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast as cast_type
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,7 @@ from claimhouse.table import Column, Table
 
 SMALL = 1 << 10  # rows: a group below is built together with others
 BLOCK = 1 << 14  # rows: a larger group is built in blocks
+CELLS = 1 << 22  # what is walked at once: each cell takes 17 bytes, and a narrow row has as many as the widest beside it
 POOL = 1 << 17  # bytes of text: more is not pooled
 _DAMAGED = "the stream brought a row that has not the columns its table was announced with"
 _NEW = ord("N")
@@ -82,15 +84,42 @@ Group = tuple[Shape, np.ndarray]  # a shape, and the numbers of the messages tha
 
 def build(stretch: Stretch, groups: Sequence[Group]) -> list[Built]:
     """One batch for each group; Unsupported in its stead where a value cannot be kept."""
-    small = [group for group in groups if len(group[1]) < SMALL]
-    together = iter(_Builder(stretch, small).batches() if small else [])
-    return [next(together) if len(places) < SMALL else _large(stretch, shape, places) for shape, places in groups]
+    built: list[Built | None] = [None] * len(groups)
+    small: list[int] = []
+    for number, (shape, places) in enumerate(groups):
+        if len(places) < SMALL:
+            small.append(number)
+        else:
+            built[number] = _large(stretch, shape, places)
+    for pack in _packs(groups, small):
+        batches = _Builder(stretch, [groups[number] for number in pack]).batches()
+        for number, batch in zip(pack, batches, strict=True):
+            built[number] = batch
+    return cast_type(list[Built], built)
+
+
+def _packs(groups: Sequence[Group], small: list[int]) -> list[list[int]]:
+    """Which of the small groups are built together: all, or those alike in width where that would be too much."""
+    widths = {number: len(groups[number][0].relation.columns) for number in small}
+    rows = sum(len(groups[number][1]) for number in small)
+    if rows * max(widths.values(), default=0) <= CELLS:
+        return [small] if small else []
+    packs: list[list[int]] = []
+    rows = 0
+    for number in sorted(small, key=lambda number: widths[number]):
+        rows += len(groups[number][1])
+        if not packs or rows * widths[number] > CELLS:
+            packs.append([])
+            rows = len(groups[number][1])
+        packs[-1].append(number)
+    return packs
 
 
 def _large(stretch: Stretch, shape: Shape, places: np.ndarray) -> Built:
     blocks: list[pa.RecordBatch] = []
-    for begin in range(0, len(places), BLOCK):
-        (block,) = _Builder(stretch, [(shape, places[begin : begin + BLOCK])]).batches()
+    step = min(BLOCK, max(SMALL, CELLS // max(1, len(shape.relation.columns))))
+    for begin in range(0, len(places), step):
+        (block,) = _Builder(stretch, [(shape, places[begin : begin + step])]).batches()
         if isinstance(block, Unsupported):
             return block
         blocks.append(block)

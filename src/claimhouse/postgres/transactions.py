@@ -7,7 +7,6 @@ transaction after the other, so that a message belongs to the Begin before it. A
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -91,16 +90,19 @@ class Stretch:
         changing = (self.kinds == INSERT) | (self.kinds == UPDATE) | (self.kinds == DELETE)
         places = np.flatnonzero(changing)
         oids = self.memory.words(self.raw.offsets[places] + 1)
-        for place in np.flatnonzero(self.kinds == TRUNCATE).tolist():
-            start = int(self.raw.offsets[place])
-            count = struct.unpack_from(">I", self.raw.buffer, start + 1)[0]
-            emptied = struct.unpack_from(f">{count}I", self.raw.buffer, start + 6)
-            at = int(np.searchsorted(places, place))
-            places = np.insert(places, at, [place] * count)
-            oids = np.insert(oids, at, np.array(emptied, np.uint32))
+        cleared = np.flatnonzero(self.kinds == TRUNCATE)
+        if len(cleared):
+            starts = self.raw.offsets[cleared].tolist()
+            counts = self.memory.words(self.raw.offsets[cleared] + 1)
+            emptied = [
+                np.frombuffer(self.raw.buffer, ">u4", count, start + 6)
+                for start, count in zip(starts, counts.tolist(), strict=True)
+            ]
+            places = np.concatenate([places, np.repeat(cleared, counts)])
+            oids = np.concatenate([oids, *emptied])
         if not len(places):
             return {}
-        order = np.argsort(oids, kind="stable")
+        order = np.lexsort((places, oids)) if len(cleared) else np.argsort(oids, kind="stable")
         places, oids = places[order], oids[order]
         edges = np.flatnonzero(np.diff(oids)) + 1
         return dict(zip(oids[[0, *edges]].tolist(), np.split(places, edges), strict=True))
