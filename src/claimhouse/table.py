@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -112,13 +112,19 @@ class Table:
         raise KeyError(name)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        told = {name: getattr(self, name) for name in _TABLE_FIELDS}
+        told["columns"] = [{name: getattr(c, name) for name in _COLUMN_FIELDS} for c in self.columns]
+        return told
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Table:
-        fields = dict(data)
-        fields["columns"] = tuple(Column(**c) for c in data["columns"])
-        return cls(**fields)
+        told = dict(data)
+        told["columns"] = tuple(Column(**c) for c in data["columns"])
+        return cls(**told)
+
+
+_COLUMN_FIELDS = tuple(f.name for f in fields(Column))
+_TABLE_FIELDS = tuple(f.name for f in fields(Table))
 
 
 # Encoding of names: letters a-z, digits and underscore stay; a run of anything else becomes `_x` + the UTF-8 bytes in

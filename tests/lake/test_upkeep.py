@@ -72,6 +72,26 @@ def test_what_only_old_records_name_goes_and_the_rest_stays_readable(folder_lake
     assert seen(folder_lake)["claim"] == seen(folder_lake)["party"]
 
 
+def test_registry_objects_that_no_kept_record_can_need_go(folder_lake: Lake) -> None:
+    writer = Writer(folder_lake, *SHAPES)
+    for _ in range(5):
+        writer.saved = ""  # the next cut brings another registry
+        cut(writer)
+        record = flush(writer)
+
+    def registries() -> list[int]:
+        return [int(n[:20]) for n in folder_lake.store.list("control/registry/main")]
+
+    assert registries() == [1, 3, 5, 7, 9]
+    upkeep.sweep(folder_lake, "main", record, retention=3600)
+    assert registries() == [1, 3, 5, 7, 9]  # a reader may have taken any of these records
+    upkeep.sweep(folder_lake, "main", record, retention=0)
+    assert registries() == [9]
+    snapshot._REGISTRIES.clear()
+    assert sorted(seen(folder_lake)) == ["claim", "party"]
+    assert Writer(folder_lake).tail.last() is not None
+
+
 def test_an_unnamed_record_does_not_take_files_from_the_named_one(folder_lake: Lake) -> None:
     _, record = written(folder_lake, 5)
     before = seen(folder_lake)

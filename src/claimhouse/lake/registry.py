@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from claimhouse.errors import LakeError
@@ -112,7 +112,13 @@ class Registry:
     tables: dict[str, TableState] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+        told = _shallow(self)
+        told["tables"] = {folder: _told(state) for folder, state in self.tables.items()}
+        return json.dumps(told, separators=(",", ":")).encode()
+
+    def copy(self) -> Registry:
+        """As it is now: what changes of this one later does not show there. Shapes never change, and are shared."""
+        return replace(self, tables={folder: _copied(state) for folder, state in self.tables.items()})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Registry:
@@ -121,12 +127,33 @@ class Registry:
         return cls(**raw)
 
 
+def _shallow(of: Any) -> dict[str, Any]:
+    return {f.name: getattr(of, f.name) for f in fields(of)}
+
+
+def _told(state: TableState) -> dict[str, Any]:
+    versions = [shape.to_json() for shape in state.versions]
+    return {**_shallow(state), "versions": versions, "copies": [_shallow(c) for c in state.copies]}
+
+
+def _copied(state: TableState) -> TableState:
+    return replace(
+        state,
+        versions=[*state.versions],
+        since=[*state.since],
+        copies=[replace(c) for c in state.copies],
+        inexact=[*state.inexact],
+        lossy=dict(state.lossy),
+        storage=dict(state.storage),  # never changed in place
+    )
+
+
 def _table_state(raw: Mapping[str, Any]) -> TableState:
-    fields = dict(raw)
-    fields["versions"] = [Table.from_json(v) for v in raw["versions"]]
-    fields["copies"] = [Copy(**c) for c in raw["copies"]]
-    fields["inexact"] = [(a, b) for a, b in raw["inexact"]]
-    return TableState(**fields)
+    told = dict(raw)
+    told["versions"] = [Table.from_json(v) for v in raw["versions"]]
+    told["copies"] = [Copy(**c) for c in raw["copies"]]
+    told["inexact"] = [(a, b) for a, b in raw["inexact"]]
+    return TableState(**told)
 
 
 def save(owner: Owner, registry: Registry, cut: int) -> str:
@@ -142,6 +169,12 @@ def save(owner: Owner, registry: Registry, cut: int) -> str:
                 continue  # of an append that failed; no cut names it
         return name
     raise LakeError(f"no free name for a registry of cut {cut} of source {owner.source}")
+
+
+def drop_before(lake: Lake, source: str, name: str) -> None:
+    """Remove the objects that only cuts before the one that brought this object could name."""
+    folder, first = registry_folder(source), name[:20]
+    lake.store.delete(f"{folder}/{n}" for n in lake.store.list(folder) if n[:20].isdigit() and n[:20] < first)
 
 
 def load(lake: Lake, source: str, name: str) -> Registry:

@@ -2,8 +2,8 @@
 
 Small files of the log are joined (by delta-rs, which keeps the table's app transactions), and that ends in a new flush
 record. What no kept record names any more goes after a time that readers may take (`RETENTION`): old flush records,
-then data files, then commits behind a checkpoint. A record is kept as long as a reader can have taken it, so its
-versions stay openable that long.
+then registry objects, data files, and commits behind a checkpoint. A record is kept as long as a reader can have taken
+it, so its versions stay openable that long.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import replace
 from claimhouse.lake import delta, flushes
 from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import FLUSHES, TRANSACTIONS, Lake, changes_key, current_key, flushed_folder
-from claimhouse.lake.registry import Registry
+from claimhouse.lake.registry import Registry, drop_before
 from claimhouse.lake.tail import cut_numbers, read_mark
 
 RETENTION = 3600  # seconds that a reader may hold on to what it has taken
@@ -78,6 +78,7 @@ def _join(lake: Lake, key: str, size: int, app: str, number: int) -> int | None:
 def sweep(lake: Lake, source: str, record: FlushRecord, *, retention: int = RETENTION) -> None:
     """Remove what only records older than `retention` seconds name, and orphans of killed writers as old."""
     kept = _drop_records(lake, source, record, retention)
+    drop_before(lake, source, min(r.registry for r in kept))
     for folder in record.tables:
         entries = [r.table(folder) for r in kept]
         _clean(lake, changes_key(source, folder), ([e.changes for e in entries]), retention)

@@ -15,7 +15,6 @@ import pyarrow as pa
 from claimhouse import failpoint
 from claimhouse.change import Changes
 from claimhouse.lake import deadletters, registry
-from claimhouse.lake.registry import Registry
 from claimhouse.lake.tail import CutMark, Part, Tail
 from claimhouse.pipeline.copies import Copies
 from claimhouse.pipeline.flushing import Flusher
@@ -55,7 +54,7 @@ class Cutter:
     ) -> None:
         self.mark, self.position = mark, position
         self.at = time.monotonic()
-        self.saved = Registry.from_bytes(shapes.registry.to_bytes())  # as the newest cut names it
+        self.saved = shapes.registry.copy()  # as the newest cut names it
         self._tail, self._shapes, self._flusher, self._confirm = tail, shapes, flusher, confirm
         self._max_committed_at = mark.max_committed_at if mark else 0
         self._registry_name = mark.registry if mark else ""
@@ -79,7 +78,7 @@ class Cutter:
         copies.complete(end, self._max_committed_at)
         if self._shapes.dirty or not self._registry_name:
             self._registry_name = registry.save(self._tail.owner, self._shapes.registry, self.number + 1)
-            self.saved = Registry.from_bytes(self._shapes.registry.to_bytes())
+            self.saved = self._shapes.registry.copy()
             self._shapes.dirty = False
         record = self._flusher.record
         failpoint.hit("cut.before_append")
