@@ -30,7 +30,9 @@ from claimhouse.table import Column, Table
 
 SMALL = 1 << 10  # rows: a group below is built together with others
 BLOCK = 1 << 14  # rows: a larger group is built in blocks
-CELLS = 1 << 22  # what is walked at once: each cell takes 17 bytes, and a narrow row has as many as the widest beside it
+CELLS = (
+    1 << 22
+)  # what is walked at once: each cell takes 17 bytes, and a narrow row has as many as the widest beside it
 POOL = 1 << 17  # bytes of text: more is not pooled
 _DAMAGED = "the stream brought a row that has not the columns its table was announced with"
 _NEW = ord("N")
