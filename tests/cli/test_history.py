@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.query.book import Book
 
 from claimhouse.cli.guard import guarded
+from claimhouse.lake import deadletters
 from claimhouse.pipeline import Capture, CaptureOptions
 
 
@@ -132,3 +134,22 @@ def test_diff_tells_values_before_and_after_and_between_which_positions(lived: t
 
 def test_diff_without_a_moment_says_what_it_needs(lived: tuple[str, str], capsys: Any) -> None:
     assert run(capsys, "diff", "claim", "--lake", lived[0])[0] == 2
+
+
+def test_what_is_not_exact_is_said_and_no_key_drives_the_terminal(tmp_path: Path, capsys: Any) -> None:
+    book = Book(tmp_path / "lake")
+    columns = {"id": "text", "rate": "float8", "raw": "bytes"}
+    table = book.table("t", columns, rows=[{"id": "a", "rate": float("nan"), "raw": b"\x01"}])
+    begin = book.cut().cut
+    changed = book.commit(("c", table, {"id": "\x1b[2Jb\nc"}))
+    book.cut()
+    deadletters.put(book.lake, "main", 1, table.folder, changed, "a value cannot be kept")
+    where = ("--lake", str(tmp_path / "lake"))
+    assert guarded(["diff", "t", "--from", f"cut:{begin}", *where]) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[2:] == ["  public.t  added    id=\\x1b[2Jb c  "]
+    assert "warning: table public.t is not exact" in told.err
+    assert guarded(["history", "t", "a", "--json", *where]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)[0]["values"] == {"id": "a", "rate": "NaN", "raw": "\\x01"}
+    assert "warning: table public.t is not exact" in told.err

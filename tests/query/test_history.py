@@ -9,6 +9,7 @@ import pytest
 from tests.query.book import Book
 
 from claimhouse.errors import QueryError, UsageError
+from claimhouse.lake import deadletters
 from claimhouse.query.history import Version, history
 from claimhouse.query.names import TableName
 from claimhouse.query.session import Session
@@ -143,6 +144,24 @@ def test_a_second_copy_that_finds_what_an_update_left_out_is_no_version(book: Bo
     book.live(claim)
     book.cut()
     assert told(versions(book, 1)) == [("r", "new", ()), ("u", "open", ("status",))]
+
+
+def test_a_history_that_is_not_exact_says_so(book: Book) -> None:
+    claim = claims(book, {"id": 1, "status": "new"})
+    book.cut()
+    begins = book.commit(("u", claim, {"id": 1, "status": "open"}))
+    ends = book.commit(("u", claim, {"id": 1, "status": "closed"}))
+    book.registry.tables[claim.folder].inexact.append((begins, ends))
+    book.commit(("u", claim, {"id": 1, "status": "reopened"}))
+    book.cut()
+    deadletters.put(book.lake, "main", 1, claim.folder, ends, "a value cannot be kept")
+    with Session(book.lake) as session:
+        history(session, CLAIM, {"id": "1"})
+        history(session, CLAIM, {"id": "1"})
+        assert session.warnings == [
+            "table public.claim is not exact: 1 changes could not be kept",
+            "the history of public.claim is not exact from 0/44C to 0/4B0",
+        ]
 
 
 def test_a_wrong_key_and_a_table_without_one_are_told(book: Book) -> None:

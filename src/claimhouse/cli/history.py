@@ -68,6 +68,8 @@ def history(
         versions = versions_of(session, name, wanted)
         reading = Reading(found, "history", at, audited=settings.query.access_log and not no_access_log)
         reading.note("/".join((name.source, name.schema, name.name)), wanted | asked, found=bool(versions))
+        for warning in session.warnings:
+            warn(warning)
     rows: list[dict[str, Any]] = []
     for place, v in enumerate(versions):
         before = versions[place - 1].values if place else {}
@@ -151,6 +153,8 @@ def diff(
         reading.note(table or "every table", {"from": begin, "to": end or "now"})
         told = _differences(old, new, table, limit)
         moments = [f"{s} from {old.positions[s]} to {p}" for s, p in new.positions.items() if s in old.positions]
+        for warning in dict.fromkeys(old.warnings + new.warnings):
+            warn(warning)
     reading.kept()
     say(", ".join(moments))
     if as_json or format == "json":

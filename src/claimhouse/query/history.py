@@ -23,6 +23,7 @@ from claimhouse.lake.state import may_be_exact
 from claimhouse.query.guard import quote, quote_text
 from claimhouse.query.names import HISTORY, LOG, TableName
 from claimhouse.query.session import Session
+from claimhouse.query.versions import blurred
 from claimhouse.table import Column, Table
 
 LIVES = 50  # how many key changes are followed back
@@ -56,7 +57,7 @@ class Version:
 def history(session: Session, table: TableName, key: Mapping[str, str]) -> list[Version]:
     """Every version of the row with that key up to the session's moment, oldest first; empty if there never was one.
 
-    `key` holds texts as PostgreSQL writes them, by column name. Raises UsageError for a key that is not the table's,
+    `key` holds texts as PostgreSQL writes them, by column name. The session's warnings tell where it is not exact. Raises UsageError for a key that is not the table's,
     QueryError for a table whose rows have none, NotExact.
     """
     return _Walk(session, table).versions(key)
@@ -94,6 +95,9 @@ class _Walk:
         if self.shape.identity != "key":
             hint = f"read its changes as they came: {self.state.name}{LOG}"
             raise QueryError(f"rows of {self.state.label} have no key", hint=hint)
+        session.note(table)
+        told = blurred(self.state, self.shape, self.position.lsn)
+        session.warnings += [w for w in told if w not in session.warnings]
         self.key = self.shape.key
         log = session.log(self.state.folder, table.source)
         self.log = log

@@ -150,10 +150,14 @@ class Session:
         """A table that a statement reads; its warnings are noted once. Raises NotExact, QueryError."""
         if error := self.hidden(table):
             raise error
+        self.note(table)
+        return self.states[table]
+
+    def note(self, table: TableName) -> None:
+        """Add to `warnings` what a reader of a table must know, once."""
         if table not in self._read:
             self._read.add(table)
             self._warn(table)
-        return self.states[table]
 
     @property
     def read(self) -> list[TableName]:
@@ -216,7 +220,7 @@ class Session:
             state = self.reads(table)
             view = _VIEWS[relation.suffix](self.snapshots[table.source], state, self.positions[table.source])
             if isinstance(view, HistoryView):
-                self.warnings += [f"the history of {state.label} is not exact {b}" for b in view.blurred]
+                self.warnings += view.blurred
             self._views[relation] = view
         return self._views[relation]
 

@@ -109,9 +109,7 @@ class HistoryView(_Rows):
     @property
     def blurred(self) -> list[str]:
         """Where the versions are not known exactly, in words."""
-        first = min(r.at for r in reigns(self.state, self.shape, self.position.lsn)) % (1 << 63)
-        spans = [(a, min(b, self.position.lsn)) for a, b in self.state.inexact]
-        return [f"from {lsn_text(a)} to {lsn_text(b)}" for a, b in spans if b > first and a <= self.position.lsn]
+        return blurred(self.state, self.shape, self.position.lsn)
 
     def sql(self, connection: duckdb.DuckDBPyConnection, name: str) -> str:
         """A SELECT of the source's columns and HISTORY_COLUMNS. Makes what it needs under names that begin so."""
@@ -150,6 +148,13 @@ class HistoryView(_Rows):
             f" FROM ({' UNION ALL BY NAME '.join(parts)})"
         )
         return f"{name}_times"
+
+
+def blurred(state: TableState, shape: Table, lsn: int) -> list[str]:
+    """Where a table's versions up to a position are not known exactly, in words."""
+    first = min((r.at for r in reigns(state, shape, lsn)), default=0) % (1 << 63)
+    spans = [(a, min(b, lsn)) for a, b in state.inexact if b > first and a <= lsn]
+    return [f"the history of {state.label} is not exact from {lsn_text(a)} to {lsn_text(b)}" for a, b in spans]
 
 
 def _named(shape: Table, columns: Sequence[tuple[str, str]], ours: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
