@@ -389,7 +389,8 @@ def _explained(error: ValidationError, origins: Mapping[str, str], prefix: str =
     first = error.errors(include_input=False, include_url=False)[0]
     name = prefix + ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     place = origins.get(name, "the settings")
-    return SettingsError(f"{name} in {place}: {first['msg'].removeprefix('Value error, ').lower()}")
+    message = first["msg"].removeprefix("Value error, ")
+    return SettingsError(f"{name} in {place}: {message[:1].lower()}{message[1:]}")
 
 
 def _rooted(settings: Settings) -> Settings:

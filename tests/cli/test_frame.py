@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import typer
+from tests.query.book import Book
 from typer.main import get_command
 
 from claimhouse.cli import guard, talk
 from claimhouse.cli.app import app
 from claimhouse.errors import NotReady
+from claimhouse.lake.lake import create
 
 SECRET = "pl4nted-s3cret"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -227,6 +229,33 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
     assert done.stdout.strip() == "0"
     assert "Traceback" not in done.stderr
     assert "Broken" not in done.stderr
+
+
+def test_an_answer_goes_into_a_pipe_or_where_a_link_leads_and_replaces_neither(run: Run, tmp_path: Path) -> None:
+    create(tmp_path / "lake")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "real.csv").write_text("before")
+    (tmp_path / "link.csv").symlink_to("real.csv")
+    ask = ("query", "SELECT 7 AS n", "--lake", "lake", "--format", "csv", "--output")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run(*ask, "pipe").returncode == 0
+        assert os.read(reader, 100) == b"n\r\n7\r\n"
+    finally:
+        os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+    assert run(*ask, "link.csv").returncode == 0
+    assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "real.csv").read_bytes() == b"n\r\n7\r\n"
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+
+
+def test_a_name_that_the_terminal_cannot_spell_is_shown_by_its_codes(run: Run, tmp_path: Path) -> None:
+    book = Book(tmp_path / "lake")
+    book.table("日本", {"id": "int8"})
+    book.cut()
+    told = run("status", "--offline", "--lake", "lake", PYTHONIOENCODING="ascii")
+    assert told.returncode == 0
+    assert "\\u65e5\\u672c" in told.stdout
 
 
 def test_init_writes_a_file_that_loads_back_and_holds_no_password(run: Run, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ because messages of libraries quote the data they choked on.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -33,6 +34,9 @@ def guarded(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; nothing escapes but SystemExit from shell completion."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' hints to programmers are not for users
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot spell is shown by its codes
+            stream.reconfigure(errors="backslashreplace")
     try:
         _invoke(arguments)
         sys.stdout.flush()
@@ -47,12 +51,14 @@ def guarded(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FINE
-    except Exception as error:
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a library in Rust that panics raises no Exception
         fail(*explain(error))
     return ERROR
 
 
-def explain(error: Exception) -> tuple[str, str | None]:
+def explain(error: BaseException) -> tuple[str, str | None]:
     """(message, hint) of a failure; an unexpected one is written to a file and its words are not repeated."""
     if isinstance(error, ClaimhouseError):
         return str(error), error.hint

@@ -164,19 +164,23 @@ def _url(trino: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _opened(output: Path | None) -> Iterator[BinaryIO]:
-    """Where the answer goes; a file appears under its name only when it is whole."""
+    """Where the answer goes; a file appears under its name only when it is whole. A device or a pipe is written to."""
     from claimhouse.errors import UsageError
 
     if output is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    part = output.with_name(f".{output.name}.{os.getpid()}")
+    target = output.resolve()  # of a link, what it leads to
+    whole = target.is_file() or not target.exists()
+    part = target.with_name(f".{target.name}.{os.getpid()}") if whole else target
     try:
         with part.open("wb") as file:
             yield file
-        part.replace(output)
+        if whole:
+            part.replace(target)
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror}") from None
     finally:
-        part.unlink(missing_ok=True)
+        if whole:
+            part.unlink(missing_ok=True)
