@@ -13,7 +13,9 @@ from typing import NoReturn
 def main() -> NoReturn:
     """The `claimhouse` script."""
     from claimhouse.cli.guard import guarded
+    from claimhouse.cli.lean import lean
 
+    lean()
     sys.exit(guarded(sys.argv[1:]))
 
 
