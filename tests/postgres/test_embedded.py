@@ -163,6 +163,22 @@ def test_programs_that_cannot_run_are_an_error_of_ours(tmp_path):
     assert not server._elsewhere.exists() and not server.folder.exists()
 
 
+def test_a_program_that_fails_is_told_by_its_own_reason_not_by_what_it_tidied_up_after(tmp_path):
+    programs = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    programs.chmod(0o755)
+    (programs / "initdb").write_text(
+        "#!/bin/sh\necho 'initdb: error: no room' >&2; echo 'initdb: removing it' >&2; exit 1\n"
+    )
+    (programs / "initdb").chmod(0o755)
+    server = Embedded(tmp_path / "server", programs=programs)
+    try:
+        with pytest.raises(SourceError, match="no room"):
+            server.start()
+    finally:
+        server.remove()
+        shutil.rmtree(programs)
+
+
 def test_a_server_that_does_not_come_up_says_where_to_look(own):
     own.stop()
     broken = Embedded(own.folder, settings={"shared_buffers": "rubbish"})

@@ -18,6 +18,7 @@ import hashlib
 import importlib.util
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -258,8 +259,9 @@ class Embedded:
         with self._runnable():
             done = subprocess.run(words, input=text, text=True, capture_output=True, cwd="/", **self._identity())
         if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            raise SourceError(f"{program} failed for {self.folder}: {said[-1] if said else done.returncode}")
+            said = (done.stderr or done.stdout).strip().splitlines() or [str(done.returncode)]
+            why = [line for line in said if re.search(r"\b(FATAL|PANIC|ERROR|error|could not)\b", line)]
+            raise SourceError(f"{program} failed for {self.folder}: {(why or said[-1:])[0]}")
 
     @contextmanager
     def _runnable(self) -> Iterator[None]:
