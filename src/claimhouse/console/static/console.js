@@ -33,7 +33,7 @@
       slider.setAttribute("aria-valuetext", fresh.getAttribute("aria-valuetext"));
       slider.disabled = fresh.disabled;
       document.title = next.title;
-      if (push) history.pushState({}, "", url);
+      if (push) history.pushState({}, "", answer.redirected ? answer.url : url);
       arrive();
       say("Valued as of " + $("#bar-state .bar-when").textContent.trim());
     } catch (error) {
