@@ -40,6 +40,22 @@ def lake(postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return location
 
 
+def test_what_is_asked_for_in_vain_is_answered_with_what_there_is(lake: str) -> None:
+    for given, said in ((["triangle", "payed"], "paid, incurred"), (["figures", "reserve_history"], "--claim")):
+        with pytest.raises(UsageError) as refused:
+            ask(*given, "--lake", lake, "--model", "prism" if given[0] == "triangle" else "demo")
+        assert said in str(refused.value.hint)
+
+
+@pytest.mark.filterwarnings("ignore::Warning")
+def test_people_read_rounded_numbers_and_are_warned_of_an_open_diagonal(lake: str) -> None:
+    shown = ask("triangle", "paid", "--reserve", "--lake", lake, "--valuation", "2017-06-30")
+    assert "not complete at this valuation" in shown.stderr
+    numbers = [word for word in shown.stdout.split() if "." in word]
+    assert numbers and max(len(n.partition(".")[2]) for n in numbers) <= 4
+    assert "not complete" not in ask("triangle", "--reserve", "--lake", lake, "--valuation", "2017-12-31").stderr
+
+
 @pytest.mark.filterwarnings("ignore::Warning")
 def test_what_there_is_and_what_it_comes_to(lake: str) -> None:
     listed = ask("figures", "--lake", lake, "--format", "json")

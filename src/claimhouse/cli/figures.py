@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from claimhouse.settings import Settings
 
 _FOR_PEOPLE = ("table", "markdown")
+_MEASURES = ("paid", "incurred", "counts", "log")
 _UNEVEN = (
     "the newest diagonal is not complete at this valuation, and chain ladder takes it as it stands: "
     "value at the end of a period, as with --valuation 2025-12-31"
@@ -123,8 +124,11 @@ def triangle(
       claimhouse triangle incurred --at 2026-03-31 --valuation 2026-03-31
       claimhouse triangle paid --valuation 2025-12-31 --reserve
     """
+    from claimhouse.errors import UsageError
     from claimhouse.marts import reserving
 
+    if measure not in _MEASURES:
+        raise UsageError(f"there is no triangle of {measure}", hint=f"one of: {', '.join(_MEASURES)}")
     given: dict[str, Any] = {"valuation": valuation, "line": line}
     given |= {"origin_months": _months(origin), "development_months": _months(development)}
     settings = settings_for(config, lake, query__format=format)

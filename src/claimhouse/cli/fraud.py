@@ -11,7 +11,7 @@ import typer
 
 from claimhouse.cli.options import ConfigOption, JsonOption, LakeOption, NameOption, NoAccessLogOption, settings_for
 from claimhouse.cli.reading import Reading
-from claimhouse.cli.talk import columns, emit, emit_line, printable, say
+from claimhouse.cli.talk import clipped, columns, emit, emit_line, printable, say
 
 if TYPE_CHECKING:
     from claimhouse.fraud import RuleSet, Step
@@ -104,8 +104,10 @@ def queue(
     from claimhouse.fraud.disposition import Dispositions
 
     settings = settings_for(config, lake)
-    found, zone = _lake(settings), settings.query.zone
-    rows = queues.queue(found, at=at, limit=limit, band=band, rule=rule, claim=claim, rules=_rules(settings), zone=zone)
+    found, zone, rules = _lake(settings), settings.query.zone, _rules(settings)
+    if rule is not None and rule not in rules.rules:
+        raise UsageError(f"there is no rule {rule}", hint=f"one of: {', '.join(rules.rules)}")
+    rows = queues.queue(found, at=at, limit=limit, band=band, rule=rule, claim=claim, rules=rules, zone=zone)
     if rows is None:
         raise UsageError("no rules have run on this lake", hint="claimhouse fraud run --once")
     if claim is not None:
@@ -115,6 +117,8 @@ def queue(
     if as_json:
         emit([row.as_data() for row in rows])
     elif claim is None:
+        if not rows:
+            say("no claim with indicators, or none that was asked for")
         print(columns(["claim", "score", "before", "band", "flags", "since", "decision", "what"], map(_line, rows)))
     else:
         for row in rows:
@@ -130,7 +134,16 @@ def queue(
 def _line(row: QueueRow) -> tuple[Any, ...]:
     before = "" if row.previous is None else row.previous
     decided = row.disposition.verdict if row.disposition else ""
-    return row.claim, row.score, before, row.band, row.flags, f"{row.since:%Y-%m-%d %H:%M}", decided, row.summary
+    return (
+        row.claim,
+        row.score,
+        before,
+        row.band,
+        row.flags,
+        f"{row.since:%Y-%m-%d %H:%M}",
+        decided,
+        clipped(row.summary, 90),
+    )
 
 
 def _in_full(row: QueueRow) -> None:

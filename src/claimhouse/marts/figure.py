@@ -163,7 +163,9 @@ def bound(names: tuple[str, ...], given: dict[str, Any], today: date) -> dict[st
 def _value(parameter: Parameter, given: Any, today: date) -> Any:
     if given is None:
         if parameter.default is NONE:
-            raise UsageError(f"the parameter {parameter.name} is missing", hint=parameter.meaning)
+            raise UsageError(
+                f"the parameter {parameter.name} is missing", hint=f"--{parameter.name}: {parameter.meaning}"
+            )
         return today if parameter.default is TODAY else parameter.default
     try:
         value = _CASTS[parameter.kind](given)

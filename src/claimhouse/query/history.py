@@ -57,8 +57,8 @@ class Version:
 def history(session: Session, table: TableName, key: Mapping[str, str]) -> list[Version]:
     """Every version of the row with that key up to the session's moment, oldest first; empty if there never was one.
 
-    `key` holds texts as PostgreSQL writes them, by column name. The session's warnings tell where it is not exact. Raises UsageError for a key that is not the table's,
-    QueryError for a table whose rows have none, NotExact.
+    `key` holds texts as PostgreSQL writes them, by column name. The session's warnings tell where it is not exact.
+    Raises UsageError for a key that is not the table's, QueryError for a table whose rows have none, NotExact.
     """
     return _Walk(session, table).versions(key)
 

@@ -94,6 +94,11 @@ class Names:
 
     def _hint(self, path: Path) -> str:
         ways = {".".join(p): written(p) for t in self.tables for p in t.paths[:1]}
+        for suffix in (HISTORY, LOG):  # only those: a history is not what a misspelt table means
+            if "__" in path[-1]:
+                ways |= {
+                    ".".join(p) + suffix: written((*p[:-1], p[-1] + suffix)) for t in self.tables for p in t.paths[:1]
+                }
         close = difflib.get_close_matches(".".join(path), ways, n=3)
         if close:
             return "did you mean " + " or ".join(ways[c] for c in close) + "?"

@@ -1,6 +1,6 @@
 -- title: The same invoice twice
 -- class: windowed
--- indicator: invoice {invoice_number} over {amount} is also on claim {other_claim}, as {other_number}, {days} days
+-- indicator: invoice {invoice_number} over {amount} is there twice: on claim {other_claim} as {other_number}, {days} days
 --   apart
 -- explanation: One bill paid twice, written a little differently the second time: spaces, dashes, case and dots do
 --   not count. Equal bills with different numbers are innocent; instalments under one number look the same and are
