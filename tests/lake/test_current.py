@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import groupby
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from tests.lake.book import Book, found
 
 from claimhouse.change import Changes, section_schema
+from claimhouse.errors import StorageGone
 from claimhouse.lake import changes as log
 from claimhouse.lake import current, delta, snapshot, upkeep
 from claimhouse.lake import registry as registries
@@ -111,3 +113,14 @@ def test_snapshot_columns_cover_all_shapes() -> None:
     book.since = [0, 5]
     assert {"paid", "_old_day"} <= set(snapshot.schema_of(book.state).names)
     assert upkeep.__doc__
+
+
+def test_a_fold_that_little_memory_does_not_do_for_gets_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(current, "MEMORY", "1MB")
+    book = Book(random.Random(11), "key")
+    book.play(40)
+    enough, tight = create(tmp_path / "enough"), create(tmp_path / "tight")
+    assert folded(enough, claim(enough, "main"), book, random.Random(11)) > 0
+    monkeypatch.setattr(current, "LARGE", "1MB")
+    with pytest.raises((duckdb.OutOfMemoryException, StorageGone)):
+        folded(tight, claim(tight, "main"), book, random.Random(11))

@@ -17,7 +17,7 @@ from tests.query.book import Book
 
 from claimhouse.errors import SettingsError, StorageGone
 from claimhouse.lake.lake import Lake
-from claimhouse.lake.storage import BucketStore, Exists, open_store
+from claimhouse.lake.storage import BucketStore, Exists, let_go, open_store
 from claimhouse.query.session import Session
 
 
@@ -165,3 +165,28 @@ def test_other_folders_hold_a_lake_whatever_their_names(tmp_path: Path, name: st
     book.flush()
     with Session(book.lake) as session:
         assert session.count("main", "public", "t") == 2
+
+
+def test_a_mapped_object_takes_no_memory_once_it_is_let_go_and_can_be_read_again(tmp_path: Path) -> None:
+    store, data = open_store(tmp_path), os.urandom(16 << 20)
+    store.put_new("tail/main/1.part", data)
+    buffer = store.open("tail/main/1.part")
+    assert buffer.to_pybytes() == data
+    before = _mapped_bytes()
+    let_go(buffer)
+    assert before - _mapped_bytes() > 12 << 20
+    store.delete(["tail/main/1.part"])
+    assert buffer.to_pybytes() == data
+
+
+def _mapped_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile:"))
+
+
+def test_a_second_name_keeps_an_object_that_loses_its_first(lake: Lake) -> None:
+    lake.store.put_new("current/main/a.parquet", b"rows")
+    for _ in range(2):
+        lake.store.copy("current/main/a.parquet", "bases/main/1/a.parquet")
+    lake.store.delete(["current/main/a.parquet"])
+    assert lake.store.get("bases/main/1/a.parquet") == b"rows"

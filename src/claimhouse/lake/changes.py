@@ -79,10 +79,15 @@ def flush(
 
 
 def _open(tail: Tail, first: int, last: int) -> list[Cut]:
+    """The cuts, checked, and let go of again: together they may be more than memory."""
+    cuts: list[Cut] = []
     try:
-        return tail.load(first, last)
+        for number in range(first, last + 1):
+            cuts += tail.load(number, number)
+            cuts[-1].let_go()
     except KeyError as missing:
         raise LakeError(f"{missing.args[0]} is missing before it was flushed", hint="restore it from a copy") from None
+    return cuts
 
 
 def _flush_table(tail: Tail, state: TableState, cuts: Sequence[Cut], upto: int) -> int:
@@ -151,6 +156,8 @@ def _append_once(
             last = upto if group is groups[-1] else group[-1].mark.cut
             try:
                 table = delta.append(tail.lake, key, _data(schema, new, rows), app, last, stats=stats, table=table)
+                for cut in new:
+                    cut.let_go()
                 break
             except (delta.DeltaError, OSError) as error:
                 tail.owner.check()

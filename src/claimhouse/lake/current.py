@@ -11,11 +11,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
-from duckdb import DuckDBPyConnection
+from duckdb import DuckDBPyConnection, OutOfMemoryException
 
-from claimhouse.errors import Fenced
+from claimhouse.errors import Fenced, StorageGone
 from claimhouse.failpoint import hit
 from claimhouse.lake import bases, delta, flushes
 from claimhouse.lake.flushes import FlushRecord, TableRecord
@@ -28,7 +29,8 @@ from claimhouse.table import Table
 
 SHARE = 0.1  # of current's rows, that the log may grow by before it is folded
 FLOOR = 20_000  # rows of log that are never worth a fold of their own
-_BATCH = 65_536
+MEMORY, LARGE = "200MB", "1GB"  # what DuckDB may take, and what it gets where rows are too wide for that
+_BATCH = 8_192  # rows; the Delta writer holds several batches
 
 
 def due(record: FlushRecord, registry: Registry) -> list[str]:
@@ -51,20 +53,18 @@ def fold(
     registry: Registry,
     record: FlushRecord,
     folders: Sequence[str],
-    *,
-    memory: str = "1GB",
 ) -> FlushRecord:
     """Bring these tables' `current` to the record's cut; the new record, for the next cut to name.
 
     Tables that are not visible at the record's position are left out. Raises LakeError, StorageGone.
     """
     tables = dict(record.tables)
-    with tempfile.TemporaryDirectory(prefix="claimhouse-fold-") as spill, engine(lake, spill, memory=memory) as conn:
+    with tempfile.TemporaryDirectory(prefix="claimhouse-fold-") as spill, engine(lake, spill, memory=MEMORY) as conn:
         for folder in folders:
             state = registry.tables[folder]
             copy = state.copy_at(record.end_lsn)
             if copy is not None and record.table(folder).changes is not None:
-                tables[folder] = _fold_table(conn, lake, source, state, copy, record)
+                tables[folder] = _fold_within(conn, lake, source, state, copy, record)
     made = replace(record, flush=record.flush + 1, at=time.time_ns() // 1000, tables=tables)
     made = flushes.put(lake, source, made)
     for folder in folders:
@@ -72,6 +72,18 @@ def fold(
         if copy is not None and tables[folder] is not record.table(folder):
             bases.keep(lake, source, folder, tables[folder], copy)
     return made
+
+
+def _fold_within(conn: DuckDBPyConnection, *what: Any) -> TableRecord:
+    """Fold a table with little memory, or, where that does not do, with more."""
+    try:
+        return _fold_table(conn, *what)
+    except (OutOfMemoryException, StorageGone) as error:
+        # In the middle of an answer it is the Delta writer that tells.
+        if "Out of Memory" not in str(error.__cause__ or error):
+            raise
+    conn.execute(f"SET memory_limit = '{LARGE}'")
+    return _fold_table(conn, *what)
 
 
 def _fold_table(

@@ -46,6 +46,8 @@ __all__ = [
 ]
 
 CHECKPOINT_EVERY = 20
+FILE_SIZE = 32 << 20
+ROW_GROUP = 131_072  # rows that a writer holds in memory; readers share groups out among threads
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 _PROPERTIES = {
     "delta.enableDeletionVectors": "false",  # delta-rs cannot write them
@@ -159,6 +161,7 @@ def _write(
         writer_properties=_packed(data.schema, stats) if mode == "overwrite" else _WRITER,
         commit_properties=CommitProperties(app_transactions=[Transaction(app, number)]),
         post_commithook_properties=_NO_HOOKS,
+        target_file_size=FILE_SIZE,
         **where,
     )
     if table is None:
@@ -168,14 +171,16 @@ def _write(
     return table
 
 
-_WRITER = WriterProperties(compression="ZSTD", compression_level=1)
+_WRITER = WriterProperties(max_row_group_size=ROW_GROUP, compression="ZSTD", compression_level=1)
 _DELTAS = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED", statistics_enabled="PAGE")
 
 
 def _packed(schema: pa.Schema, stats: Sequence[str]) -> WriterProperties:
     """Whole-number keys as packed differences: a reader that looks keys up decodes them in a third of the time."""
     numbers = {n: _DELTAS for n in stats if not n.startswith("_") and pa.types.is_integer(schema.field(n).type)}
-    return WriterProperties(compression="ZSTD", compression_level=1, column_properties=numbers or None)
+    return WriterProperties(
+        max_row_group_size=ROW_GROUP, compression="ZSTD", compression_level=1, column_properties=numbers or None
+    )
 
 
 def compact(lake: Lake, key: str, table: DeltaTable, size: int) -> None:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import random
 import re
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -454,8 +456,21 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
+_WORTH = 1 << 20  # bytes that are worth a call to the kernel
+_MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # by address, while in use
+
+
 def _mapped(path: str) -> pa.Buffer:
-    if Path(path).stat().st_size == 0:
-        return pa.py_buffer(b"")
-    with pa.memory_map(path) as file:
-        return file.read_buffer()
+    with Path(path).open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return pa.py_buffer(b"")
+        found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    buffer = pa.py_buffer(found)
+    _MAPS[buffer.address] = found
+    return buffer
+
+
+def let_go(buffer: pa.Buffer) -> None:
+    """Have the kernel take back the memory of a mapped object's pages; whoever reads on gets them again."""
+    if buffer.size >= _WORTH and (found := _MAPS.get(buffer.address)) is not None:
+        found.madvise(mmap.MADV_DONTNEED)

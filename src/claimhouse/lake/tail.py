@@ -26,7 +26,7 @@ from claimhouse.errors import Fenced, LakeError
 from claimhouse.failpoint import hit
 from claimhouse.lake.lake import FORMAT, Lake, tail_folder
 from claimhouse.lake.owner import Owner
-from claimhouse.lake.storage import Exists
+from claimhouse.lake.storage import Exists, let_go
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -119,6 +119,7 @@ class Cut:
                 if section.table == folder:
                     for batch in read_section(self._part(part.name), section):
                         yield section.schema, self._complete(_with_end(batch, part.end_lsn))
+                    let_go(self._parts[part.name])
         for section in self.mark.sections:
             if section.table == folder:
                 for batch in read_section(self.buffer, section):
@@ -129,6 +130,11 @@ class Cut:
         sections = [s for s in self.mark.sections if s.table == ""]
         batches = [b for s in sections for b in read_section(self.buffer, s)]
         return pa.Table.from_batches(batches, TRANSACTIONS)
+
+    def let_go(self) -> None:
+        """Take no memory until it is read again."""
+        for buffer in (self.buffer, *self._parts.values()):
+            let_go(buffer)
 
     def _part(self, name: str) -> pa.Buffer:
         if name not in self._parts:

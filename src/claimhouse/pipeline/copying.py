@@ -66,7 +66,7 @@ class Copier(threading.Thread):
 
     def __init__(self, connect: Callable[[], psycopg.Connection], tell: Callable[[str], None]) -> None:
         super().__init__(name="claimhouse-copier", daemon=True)
-        self.steps: queue.Queue[Step] = queue.Queue(maxsize=3)
+        self.steps: queue.Queue[Step] = queue.Queue(maxsize=2)
         self.failed: BaseException | None = None
         self._jobs: queue.Queue[Job] = queue.Queue()
         self._connect = connect

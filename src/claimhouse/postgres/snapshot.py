@@ -31,7 +31,7 @@ from claimhouse.postgres.types import cast
 from claimhouse.table import Column, Table
 
 CHUNK_SECONDS = 0.5  # what a chunk's transaction aims at; twice that is design.md's limit
-CHUNK_BYTES = 32 << 20
+CHUNK_BYTES = 16 << 20
 FIRST_BLOCKS = 512
 
 _NAMED = """
