@@ -108,6 +108,19 @@ def test_a_late_party_row_scores_the_claims_of_all_who_share_its_telephone(case:
     assert sorted(found) == [("withdrawn", "C-001"), ("withdrawn", "C-002"), ("withdrawn", "C-003")]
 
 
+def test_those_whom_a_neighbour_left_are_scored_by_what_they_still_share(case: Callable[[], Case]) -> None:
+    book = case()
+    for n in (1, 2, 3, 4):
+        book.add("claim", {"claim_id": n}).add("exposure", {"exposure_id": n, "claim_id": n, "claimant_id": n})
+        book.add("party", {"party_id": n, "address_id": n, "phone": "+15551"})
+    engine = Engine(book.connection, MODEL, load_rules())
+    assert len([e for e in engine.all() if e.hit.rule == "phone_velocity"]) == 4
+    events = change(engine, {"party": [("u", {"party_id": 4, "address_id": 4, "phone": "+15559"})]})
+    found = [(e.kind, e.hit.number) for e in events if e.hit.rule == "phone_velocity"]
+    assert sorted(found) == [("revised", "C-001"), ("revised", "C-002"), ("revised", "C-003"), ("withdrawn", "C-004")]
+    assert engine.held == full(engine)
+
+
 def test_more_of_the_same_revises_a_hit(case: Callable[[], Case]) -> None:
     book = case().add("coverage", {"coverage_id": 1}).add("adjuster", {"adjuster_id": 1}).add("claim", {"claim_id": 1})
     book.add("exposure", {"exposure_id": 1, "claim_id": 1})

@@ -135,7 +135,7 @@ class Reach:
         if not kinds or linked[0] is None or linked[1] is None:
             return claims
         near = [_some(table, kinds, least, rule.days) for table in linked if table is not None]
-        if not len(near[1]) and "provider" not in kinds:
+        if not any(map(len, near)) and "provider" not in kinds:
             self.idle.add(rule.name)
         return graph.distinct(claims, *near)
 
