@@ -161,6 +161,7 @@ class HitWriter:
         self._app = lake.app_id(source, "fraud")
         self.epoch = self._claim()
         self._commits = 0
+        self._begun = False
         self._decisions = Dispositions(lake)
 
     def _claim(self) -> int:
@@ -198,7 +199,8 @@ class HitWriter:
     def append(self, changes: Iterable[Event], moment: Moment, rules: Mapping[str, Rule]) -> int:
         """Write an evaluation's events as one durable commit; how many. Raises Fenced."""
         rows = rows_of(changes, moment, rules)
-        if not rows.num_rows and self.recorded():
+        self._begun = self._begun or self.recorded() > 0
+        if not rows.num_rows and self._begun:
             return 0
         self.check()
         failpoint("fraud.before_append")
