@@ -59,7 +59,6 @@ def fill(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, pa.Table]) 
         connection.register("_table", tables[name].select(listed))
         connection.execute(f"CREATE TABLE {name} AS FROM _table")
         connection.unregister("_table")
-        mirror.make_room(connection, name, key_of(name))
 
 
 @dataclass
@@ -91,15 +90,13 @@ class Case:
 def change(engine: Engine, rows: Mapping[str, list[tuple[str, dict[str, Any]]]]) -> list[Any]:
     """Take rows (table -> [(op, row)]) into an engine's book as a cut would."""
     connection = engine.scorer.connection
-    logs = {table: log_of(connection, table, listed) for table, listed in rows.items()}
-    for table, log in logs.items():
-        mirror.prepare(connection, table, key_of(table), log)
+    settled = {t: mirror.settle(connection, t, key_of(t), log_of(connection, t, listed)) for t, listed in rows.items()}
 
     def apply() -> None:
-        for table, log in logs.items():
-            mirror.apply(connection, table, key_of(table), log)
+        for table, one in settled.items():
+            mirror.apply(connection, table, one)
 
-    return engine.change(list(rows), {table: key_of(table) for table in rows}, apply)
+    return engine.change(settled, apply)
 
 
 def log_of(connection: duckdb.DuckDBPyConnection, table: str, listed: list[tuple[str, dict[str, Any]]]) -> pa.Table:

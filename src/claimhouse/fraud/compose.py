@@ -98,3 +98,12 @@ def of_text(
 ) -> str:
     """SQL text for an engine, its parameters replaced by these values. Raises UsageError."""
     return _render(lint.read(name, sql), engine, values=values, pretty=pretty).sql
+
+
+def renamed(sql: str, tables: Mapping[str, str]) -> str:
+    """DuckDB SQL that reads other tables in the place of these."""
+    query = lint.read("renamed", sql)
+    for table in query.find_all(exp.Table):
+        if table.name in tables:
+            table.set("this", exp.to_identifier(tables[table.name]))
+    return query.sql("duckdb")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import duckdb
 import pyarrow as pa
@@ -15,6 +15,7 @@ from claimhouse.fraud.evaluate import REVISED, Hit, Scorer
 from claimhouse.fraud.hits import Event
 from claimhouse.fraud.reach import Reach
 from claimhouse.fraud.rule import Rule, RuleSet
+from claimhouse.marts.mirror import Settled
 from claimhouse.marts.model import Model
 
 SHARE = 10  # rules over all claims take at most one part in so many of the time
@@ -48,20 +49,22 @@ class Engine:
         self.waiting.clear()
         return found
 
-    def change(
-        self, tables: Iterable[str], keys: Mapping[str, tuple[str, ...]], apply: Callable[[], None]
-    ) -> list[Event]:
-        """Take a change in: `changed_keys_<table>` are made, `apply` puts it into the tables."""
+    def change(self, change: Mapping[str, Settled], apply: Callable[[], None]) -> list[Event]:
+        """Take a change in, which `apply` puts into the tables. Rules over all claims wait for `whole`."""
         found = []
-        concerned = self.reach.take(tables, keys, apply)
+        concerned = self.reach.take(change, apply)
         self.scorer.forget()
+        own = [self.rules[name] for name in concerned if self.rules[name].reach == ("self",)]
+        alone = self.scorer.alone(own, concerned[own[0].name]) if own else {}
         for name, claims in concerned.items():
             if claims is None:
                 self.waiting.add(name)
+            elif name in alone:
+                found += self._differences(name, alone[name], claims)
             else:
                 hits = [] if name in self.reach.idle else self.scorer.run(self.rules[name], claims)
                 found += self._differences(name, hits, claims)
-        return found + self.whole()
+        return found
 
     def whole(self, *, now: bool = False) -> list[Event]:
         """Score by the rules over all claims that wait for it, as far as their share of the time allows, or `now`."""

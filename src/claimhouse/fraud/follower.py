@@ -85,17 +85,18 @@ class Follower:
             change = self.mirror.read(numbers[-1])
         except Stale:
             return self.start()
-        change.prepare()
-        keys = {name: self.mirror.key(name) for name in change.tables}
-        events = self.engine.change(change.tables, keys, change.apply)
+        events = self.engine.change(change.settled, change.apply)
         return self._written(events, False, began, change.first_at)
 
     def _written(self, events: list[Event], whole: bool, began: float, first_at: int) -> Step:
         assert self.mirror and self.engine and self.writer
         moment = self.mirror.moment
         count = self.writer.append(events, moment, self.rules.rules)
+        lag = time.time() - first_at / 1e6
+        if late := self.engine.whole():  # what takes long must not hold up what is found at once
+            count += self.writer.append(late, moment, self.rules.rules)
         held = sum(map(len, self.engine.held.values()))
-        return Step(moment, whole, count, held, time.monotonic() - began, time.time() - first_at / 1e6)
+        return Step(moment, whole, count, held, time.monotonic() - began, lag)
 
     def _decided(self) -> None:
         assert self.writer is not None

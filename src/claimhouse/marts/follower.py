@@ -11,7 +11,7 @@ touch, as they were and as they are, the model tells. What the mirror cannot fol
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
@@ -22,9 +22,8 @@ from claimhouse.lake.lake import Lake
 from claimhouse.marts import compose
 from claimhouse.marts.figure import find
 from claimhouse.marts.fresh import LAST_DAY, ClaimMart, changed_sql, touched_claims
-from claimhouse.marts.mirror import ANEW, Change, Mirror, Moment, Stale
+from claimhouse.marts.mirror import ANEW, Mirror, Moment, Stale
 from claimhouse.marts.model import Model
-from claimhouse.query.guard import quote
 
 MANY = 2_000  # touched claims from which on all are computed: then it is no dearer
 
@@ -78,8 +77,7 @@ class MartFollower:
         except Stale:
             self.start()
             return -1
-        change.prepare()
-        rows = {name: self._concerned(change, name) for name in change.tables}
+        rows = [(name, some) for name, s in change.settled.items() for some in (s.before, s.after) if some.num_rows]
         touched = self._touched(rows)
         change.apply()
         touched |= self._touched(rows)
@@ -100,23 +98,12 @@ class MartFollower:
         if self._mirror is not None:
             self._mirror.close()
 
-    def _touched(self, rows: Mapping[str, pa.Table]) -> set[Any]:
+    def _touched(self, rows: Iterable[tuple[str, pa.Table]]) -> set[Any]:
         """The claims that rows touch as the tables now stand."""
         found: set[Any] = set()
-        for name, some in rows.items():
+        for name, some in rows:
             found |= touched_claims(self.mirror.connection, self._changed[name], some)
         return found
-
-    def _concerned(self, change: Change, name: str) -> pa.Table:
-        """A table's changed rows as they were and as they are, before the change is applied."""
-        given = change.rows[name]
-        listed = ", ".join(quote(c) for c in given.column_names if not c.startswith("_"))
-        match = " AND ".join(f"t.{quote(k)} = k.{quote(k)}" for k in self.mirror.key(name))
-        own = self.mirror.connection
-        return own.sql(
-            f"SELECT {listed} FROM {name} t SEMI JOIN changed_keys_{name} k ON {match}"
-            f" UNION ALL SELECT {listed} FROM given"
-        ).to_arrow_table()
 
 
 def _needed(model: Model, name: str) -> Model:

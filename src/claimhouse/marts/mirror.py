@@ -83,7 +83,6 @@ class Mirror:
         self.connection.register("_rows", rows)
         self.connection.execute(f"CREATE TABLE {kept.name} AS FROM _rows")
         self.connection.unregister("_rows")
-        make_room(self.connection, kept.name, kept.key)
 
     @property
     def tables(self) -> list[str]:
@@ -100,11 +99,11 @@ class Mirror:
             state = registry.tables.get(folder)
             if state is None or _print(state, kept.columns) != kept.print:
                 raise Stale(f"table {kept.name} was copied anew or changed its shape")
-        rows = {}
+        settled = {}
         for folder, kept in self._kept.items():
             if found := _log_rows(cuts, registry.tables[folder], kept):
-                rows[kept.name] = pa.concat_tables(found)
-        return Change(self, rows, _moment(cuts[-1].mark), _first(cuts))
+                settled[kept.name] = settle(self.connection, kept.name, kept.key, pa.concat_tables(found))
+        return Change(self, settled, _moment(cuts[-1].mark), _first(cuts))
 
     def _look(self, mark: CutMark) -> Registry:
         if self._registry is None or self._registry[0] != mark.registry:
@@ -119,73 +118,90 @@ class Mirror:
         self.connection.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What log rows come to in a table: the rows that they take away and those that they leave.
+
+    A row that is the same afterwards, as far as the model's columns go, is in neither.
+    """
+
+    key: tuple[str, ...]
+    before: pa.Table
+    after: pa.Table
+
+
 @dataclass
 class Change:
-    """Rows that cuts brought, not yet in the mirror. `first_at`: the oldest commit time in them, microseconds."""
+    """What cuts bring, not yet in the mirror: by table. `first_at`: the oldest commit time in them, microseconds."""
 
     mirror: Mirror
-    rows: dict[str, pa.Table]
+    settled: dict[str, Settled]
     moment: Moment
     first_at: int
 
-    @property
-    def tables(self) -> list[str]:
-        return list(self.rows)
-
-    def prepare(self) -> None:
-        """Set the rows out for `apply`, and their keys for whoever asks whom they concern."""
-        for name, rows in self.rows.items():
-            prepare(self.mirror.connection, name, self.mirror.key(name), rows)
-
     def apply(self) -> None:
-        """Take the rows into the mirror."""
-        for name, rows in self.rows.items():
-            apply(self.mirror.connection, name, self.mirror.key(name), rows)
+        """Take it into the mirror."""
+        for name, settled in self.settled.items():
+            apply(self.mirror.connection, name, settled)
         self.mirror.moment = self.moment
 
 
-def make_room(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str]) -> None:
-    """The table that `prepare` fills."""
-    keys = ", ".join(map(quote, key))
-    connection.execute(
-        f"CREATE OR REPLACE TABLE changed_keys_{name} AS"
-        f" SELECT {keys}, true AS live, 0::BIGINT AS _place FROM {name} LIMIT 0"
-    )
+def settle(connection: duckdb.DuckDBPyConnection, name: str, key: tuple[str, ...], rows: pa.Table) -> Settled:
+    """What rows in order of the log come to: `_op`, the table's columns, `_old_<key>` where an update moved the row.
 
-
-def prepare(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str], rows: pa.Table) -> None:
-    """Set the keys that `rows` concern out in `changed_keys_<table>`, with whether and at which place they live on.
-
-    `rows`, in order of the log: `_op`, the table's columns, `_old_<key>` where an update moved the row. No catalog
-    entry is made (DuckDB finds `given` in this frame): prepared statements keep their plans.
+    Arrow does most of it, not SQL: DuckDB plans every statement anew, which costs more than these few rows.
     """
-    given = rows.append_column(  # noqa: F841  named in the SQL below
-        "_place", pa.array(range(rows.num_rows), pa.int64())
-    )
-    keys = ", ".join(map(quote, key))
-    olds = ", ".join(f"coalesce({quote(old_name(k))}, {quote(k)}) AS {quote(k)}" for k in key)
-    events = (
-        f"SELECT {keys}, 2 * _place + 1 AS _at, _op <> 'd' AS live, _place FROM given"
-        f" UNION ALL SELECT {olds}, 2 * _place, false, _place FROM given WHERE _op = 'u'"
-    )
-    connection.execute(f"TRUNCATE changed_keys_{name}")
-    connection.execute(
-        f"INSERT INTO changed_keys_{name} BY NAME SELECT {keys}, arg_max(live, _at) AS live,"
-        f" arg_max(_place, _at) AS _place FROM ({events}) GROUP BY ALL"
-    )
+    columns = [c for c in rows.column_names if not c.startswith("_")]
+    after = rows.select(columns)
+    if set(pc.unique(rows["_op"]).to_pylist()) == {"c"}:
+        return Settled(key, after.slice(0, 0), after)
+    place = pa.array(range(rows.num_rows), pa.int64())
+    events = rows.select(key).append_column("_at", pc.add(pc.multiply(place, 2), 1))
+    moved = rows.append_column("_at", pc.multiply(place, 2)).filter(pc.equal(rows["_op"], "u"))
+    olds = [pc.coalesce(moved[old_name(k)], moved[k]).cast(events.schema.field(k).type) for k in key]
+    events = pa.concat_tables([events, pa.table([*olds, moved["_at"]], names=[*key, "_at"])])
+    last = events.group_by(list(key), use_threads=False).aggregate([("_at", "max")])
+    # An odd place is that of a row under its own key, an even one that of a key which a row has left.
+    own = last["_at_max"].filter(pc.equal(pc.bit_wise_and(last["_at_max"], 1), 1))
+    kept = rows.take(pc.shift_right(own, 1))
+    after = kept.filter(pc.not_equal(kept["_op"], "d")).select(columns)
+    listed = ", ".join(f"t.{quote(c)}" for c in columns)
+    given = last  # noqa: F841  named in the SQL below
+    before = connection.sql(f"SELECT {listed} FROM {name} t WHERE {_given(key)}").to_arrow_table()
+    return Settled(key, *_differing(before, after))
 
 
-def apply(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str], rows: pa.Table) -> None:
-    """Put rows that were prepared in the place of those that they concern."""
-    given = rows.append_column("_place", pa.array(range(rows.num_rows), pa.int64()))
-    columns = ", ".join(f"r.{quote(c)}" for c in given.column_names if not c.startswith("_"))
-    if set(pc.unique(rows["_op"]).to_pylist()) != {"c"}:
-        match = " AND ".join(f"t.{quote(k)} = k.{quote(k)}" for k in key)
-        connection.execute(f"DELETE FROM {name} t WHERE EXISTS (SELECT 1 FROM changed_keys_{name} k WHERE {match})")
-    connection.execute(
-        f"INSERT INTO {name} BY NAME SELECT {columns} FROM given r"
-        f" JOIN changed_keys_{name} k ON r._place = k._place AND k.live"
-    )
+def _differing(before: pa.Table, after: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Both without the rows that are in both."""
+    try:
+        both = pa.concat_tables([before, after.cast(before.schema)])
+        both = both.append_column("_after", pa.array([False] * before.num_rows + [True] * after.num_rows))
+        counted = both.group_by(before.column_names, use_threads=False).aggregate(
+            [("_after", "any"), ([], "count_all")]
+        )
+    except pa.ArrowException:  # of a type that Arrow cannot compare: then all of them count
+        return before, after
+    single = counted.filter(pc.equal(counted["count_all"], 1))
+    new = single["_after_any"]
+    return tuple(single.filter(side).select(before.column_names) for side in (pc.invert(new), new))  # type: ignore
+
+
+def apply(connection: duckdb.DuckDBPyConnection, name: str, settled: Settled) -> None:
+    """Put the rows of a change in the place of those that it takes away."""
+    given = settled.before
+    if given.num_rows:
+        connection.execute(f"DELETE FROM {name} t WHERE {_given(settled.key)}")
+    given = settled.after
+    if given.num_rows:
+        connection.execute(f"INSERT INTO {name} BY NAME FROM given")
+
+
+def _given(key: Sequence[str]) -> str:
+    """That a row of `t` has one of the keys in `given`."""
+    if len(key) == 1:
+        return f"t.{quote(key[0])} IN (SELECT {quote(key[0])} FROM given)"
+    match = " AND ".join(f"t.{quote(k)} = k.{quote(k)}" for k in key)
+    return f"EXISTS (SELECT 1 FROM given k WHERE {match})"
 
 
 def _places(session: Session, model: Model) -> tuple[str, dict[str, tuple[str, set[str]]]]:
