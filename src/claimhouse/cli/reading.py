@@ -1,4 +1,4 @@
-"""Who reads what on the command line goes into the lake's access log, as on the page: no answer before it is there.
+"""Who reads what on the command line goes into the lake's access log, as on the page, before an answer is given.
 
 The writing goes on beside the query, so that the query is not slower for it; `Reading.kept` waits for it.
 """
@@ -34,19 +34,19 @@ class Reading:
             self._thread.start()
 
     def kept(self) -> None:
-        """Returns once what was noted is durable. Raises StorageGone where it cannot be."""
-        from claimhouse.errors import ClaimhouseError, StorageGone
+        """Returns once what was noted is durable. Where it cannot be, as in a lake that may only be read, says so."""
+        from claimhouse.cli.talk import warn
+        from claimhouse.errors import ClaimhouseError
 
         if self._thread is not None:
             self._thread.join()
         failure = self._failure
         if isinstance(failure, ClaimhouseError | OSError):
             why = (failure.strerror or type(failure).__name__) if isinstance(failure, OSError) else str(failure)
-            raise StorageGone(
-                f"this reading cannot be put on record: {why}",
-                hint="--no-access-log, or [query] access_log = false, is for a lake that may only be read",
-            ) from None
-        if failure is not None:
+            warn(
+                f"this reading is not on record: {why} (--no-access-log, or [query] access_log = false, asks for none)"
+            )
+        elif failure is not None:
             raise failure
 
     def _write(self, made: Access) -> None:
