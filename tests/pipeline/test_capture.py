@@ -18,11 +18,13 @@ import pytest
 
 from claimhouse.change import lsn_text
 from claimhouse.errors import ClaimhouseError, Fenced, NotExact, NotReady, SlotBusy, SlotLost, SourceLost, UsageError
+from claimhouse.lake import registry
 from claimhouse.lake.lake import open_lake
 from claimhouse.lake.owner import claim
 from claimhouse.lake.snapshot import take
 from claimhouse.pipeline import Capture, CaptureOptions, resync
 from claimhouse.pipeline.admission import Admission
+from claimhouse.pipeline.cutting import Cutter
 from claimhouse.postgres import catalog, ddl_trigger
 from claimhouse.postgres import snapshot as copying
 from claimhouse.postgres.server import current_lsn
@@ -434,6 +436,56 @@ def test_a_repair_that_is_killed_before_its_first_cut_can_be_done_again(postgres
         once(asked)
     once(replace(asked, repair=True))
     assert query(asked, "SELECT id FROM t ORDER BY id") == [(1,), (2,)]
+
+
+def test_copies_are_noted_together_where_a_registry_takes_long_to_write(
+    postgres: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    for n in range(25):
+        postgres.execute(f"CREATE TABLE t{n} (id int PRIMARY KEY); INSERT INTO t{n} SELECT generate_series(1, {n + 1})")
+    real, saved = registry.save, []
+
+    def slowly(*given: Any) -> str:
+        time.sleep(0.1)
+        saved.append(real(*given))
+        return saved[-1]
+
+    monkeypatch.setattr("claimhouse.pipeline.cutting.registry.save", slowly)
+    asked = options(postgres, tmp_path)
+    once(asked)
+    assert len(saved) < 12  # not two for each table
+    counts = [query(asked, f"SELECT count(*) FROM t{n}") for n in range(25)]
+    assert counts == [[(n + 1,)] for n in range(25)]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["the first copy", "a later one"])
+def test_a_copy_killed_within_a_chunk_that_no_registry_tells_of_shows_no_deleted_row(
+    postgres: Any, tmp_path: Path, monkeypatch: Any, again: bool
+) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    asked = options(postgres, tmp_path)
+    if again:
+        once(asked)
+        resync.ask(postgres.conn, postgres.execute("SELECT 't'::regclass::oid::bigint")[0][0])
+    postgres.execute("INSERT INTO t SELECT g, repeat('x', 900) FROM generate_series(1, 3000) g")
+    monkeypatch.setattr(copying, "CHUNK_BYTES", 1 << 17)
+    real, cuts = Cutter.cut, []
+
+    def killed(cutter: Cutter, pending: Any, *given: Any) -> Any:
+        if any(c.batch["_op"][0].as_py() == "r" for c in pending.changes):
+            cuts.append(1)
+        if len(cuts) == 5:
+            raise KeyboardInterrupt
+        cutter._note_from = time.monotonic() + 60  # no registry tells of copies
+        return real(cutter, pending, *given)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Cutter, "cut", killed)
+        once(asked)
+    postgres.execute("DELETE FROM t WHERE id <= 1000")
+    once(asked)
+    assert query(asked, "SELECT count(*), min(id) FROM t") == [(2000, 1001)]
+    assert verify(VerifyOptions("main", postgres.dsn, asked.location)).differences == []
 
 
 def test_a_table_is_copied_anew_on_request_while_others_stream(postgres: Any, tmp_path: Path) -> None:

@@ -425,8 +425,10 @@ class CaptureLoop:
     def _finish(self) -> None:
         """A last cut, a last flush, and a cut that names it."""
         self.copies.copier.stop()
-        if self.summary.transactions and self.registry.surveyed > self.cutter.saved.surveyed:
-            self.shapes.changed()  # else a DDL that a later run notices would blur what this one knows
+        # Else a DDL that a later run notices would blur what this one knows.
+        surveyed = self.summary.transactions and self.registry.surveyed > self.cutter.saved.surveyed
+        if surveyed or self.copies.unnoted:
+            self.shapes.changed()
         if self.pending.since is not None or self.shapes.dirty:
             self._cut()
         self.flusher.stop()

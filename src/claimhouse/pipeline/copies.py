@@ -1,7 +1,8 @@
 """Which tables are being copied, from the cutter's side: what to begin, what came, what is complete.
 
 A copy begins only once a cut's registry knows of it, so that a kill resumes it; it is complete with the first cut that
-has passed its H, and from that cut on readers see it.
+has passed its H, or a later one, and from that cut on readers see it. What it has read since the last registry is read
+again after a kill.
 """
 
 from __future__ import annotations
@@ -50,6 +51,15 @@ class Copies:
         self._waiting: list[TableState] = []
         self._heights: dict[str, int] = {}  # folder -> H of a copy whose last row was read
         self._parts: list[tuple[str, list[tuple[str, ...]], list[tuple[str, ...]]]] = []
+        self._progress = False
+
+    @property
+    def unnoted(self) -> bool:
+        """Whether the newest registry does not tell all that the copies have come to."""
+        return self._progress or bool(self._heights)
+
+    def noted(self) -> None:
+        self._progress = False
 
     @property
     def busy(self) -> bool:
@@ -75,8 +85,10 @@ class Copies:
         for state in self._registry.tables.values():
             if state.status in ("errored", "gone") or not state.copies or state.copies[-1].exact_from is not None:
                 continue
-            if state.table.identity != "key":  # one snapshot, which ended with the process that held it
-                begin_copy(state, self._registry.incarnation, state.copies[-1].at)
+            copy = state.copies[-1]
+            # One snapshot ended with the process that held it; rows may be in the log that were read behind another P.
+            if state.table.identity != "key" or (copy.number > 1 and not copy.rows and not copy.blocks):
+                begin_copy(state, self._registry.incarnation, copy.at)
             self.add([state])
             self._changed()
 
@@ -117,14 +129,16 @@ class Copies:
         copy.sees = step.sees or copy.sees
         if step.done is not None:
             self._heights[step.folder] = step.done
-        self._changed()
+        self._progress = True
         self._emit("copy", {"table": state.label, "rows": copy.rows, "blocks": copy.blocks, "total": step.total})
 
     def complete(self, end: int, committed_at: int) -> None:
-        """A cut up to `end` is about to be made: the copies whose H it passes are exact from there.
+        """A cut up to `end` is about to be made: the copies whose H it passes are exact from there. It tells of all.
 
         `committed_at` is the running maximum of commit times in that cut, microseconds.
         """
+        if self._progress:
+            self._changed()
         for folder, height in list(self._heights.items()):
             if height <= end:
                 state = self._registry.tables[folder]

@@ -21,6 +21,8 @@ from claimhouse.pipeline.flushing import Flusher
 from claimhouse.pipeline.shapes import Shapes
 from claimhouse.table import Table
 
+NOTE_SHARE = 0.05  # of the time, that registries which tell of copies alone may take: each tells of all tables
+
 
 @dataclass(slots=True)
 class Pending:
@@ -58,6 +60,7 @@ class Cutter:
         self._tail, self._shapes, self._flusher, self._confirm = tail, shapes, flusher, confirm
         self._max_committed_at = mark.max_committed_at if mark else 0
         self._registry_name = mark.registry if mark else ""
+        self._note_from = 0.0
 
     @property
     def number(self) -> int:
@@ -75,11 +78,10 @@ class Cutter:
             deadletters.put(self._tail.lake, self._tail.source, self.number + 1, table.folder, lsn, message)
             self._shapes.errored(table.folder, lsn, message)
         self._max_committed_at = max(self._max_committed_at, pending.max_committed_at)
-        copies.complete(end, self._max_committed_at)
+        if self._shapes.dirty or time.monotonic() >= self._note_from:
+            copies.complete(end, self._max_committed_at)
         if self._shapes.dirty or not self._registry_name:
-            self._registry_name = registry.save(self._tail.owner, self._shapes.registry, self.number + 1)
-            self.saved = self._shapes.registry.copy()
-            self._shapes.dirty = False
+            self._save(copies)
         record = self._flusher.record
         failpoint.hit("cut.before_append")
         self.mark = self._tail.append(
@@ -101,3 +103,12 @@ class Cutter:
         copies.reached(end)
         self._flusher.cut_made(self.mark, self.saved, pending.bytes)
         return self.mark
+
+    def _save(self, copies: Copies) -> None:
+        began = time.monotonic()
+        self._registry_name = registry.save(self._tail.owner, self._shapes.registry, self.number + 1)
+        self.saved = self._shapes.registry.copy()
+        self._shapes.dirty = False
+        copies.noted()
+        now = time.monotonic()
+        self._note_from = now + (now - began) / NOTE_SHARE
