@@ -10,10 +10,9 @@ from claimhouse.fraud.near import near
 
 
 def _members(*rows: tuple[str, str, int, int]) -> pa.Table:
-    names = ("kind", "value", "claim_id", "day")
-    columns = {n: [r[i] for r in rows] for i, n in enumerate(names)}
-    columns["day"] = [date(2024, 1, 1) + timedelta(days=d) for d in columns["day"]]
-    return pa.table(columns)
+    kinds, values, claims, days = ([r[i] for r in rows] for i in range(4))
+    day = [date(2024, 1, 1) + timedelta(days=int(d)) for d in days]
+    return pa.table({"kind": kinds, "value": values, "claim_id": claims, "day": day})
 
 
 def _found(table: pa.Table) -> list[tuple[object, ...]]:
