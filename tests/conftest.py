@@ -83,8 +83,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
         yield running
 
 
-@pytest.fixture
-def postgres(server: Embedded) -> Iterator[Database]:
+@contextmanager
+def emptied(server: Embedded) -> Iterator[Database]:
     """An empty database; its slots, its roles and itself are dropped afterwards."""
     name = f"test_{secrets.token_hex(5)}"
     with psycopg.connect(server.dsn, autocommit=True) as admin:
@@ -95,6 +95,13 @@ def postgres(server: Embedded) -> Iterator[Database]:
         yield database
         conn.close()
         _drop(admin, database)
+
+
+@pytest.fixture
+def postgres(server: Embedded) -> Iterator[Database]:
+    """A database of the test's own."""
+    with emptied(server) as database:
+        yield database
 
 
 def _drop(admin: psycopg.Connection[Any], database: Database) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import random
 import tracemalloc
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.conftest import emptied
 from tests.postgres.streaming import Source, Xids, all_changes, as_text, replay, table_of
 
 from claimhouse.change import TRANSACTIONS
-from claimhouse.errors import SourceError
+from claimhouse.errors import ClaimhouseError, SourceError
 from claimhouse.postgres.frames import Raw
 from claimhouse.postgres.pgoutput import Decoder, Relation, parse_relation
 from claimhouse.table import Column, Table, encode_name
@@ -566,6 +570,62 @@ def test_damage_anywhere_is_an_error_of_ours_or_harmless(postgres: Any) -> None:
         except SourceError:
             refused += 1
     assert refused > 20
+
+
+@pytest.fixture(scope="module")
+def bodies(server: Any) -> list[bytes]:
+    """The messages of a real stream: every kind of them, over two tables."""
+    with emptied(server) as database:
+        database.execute(MIXED + "; CREATE TABLE t (id int PRIMARY KEY, big text)")
+        database.execute("ALTER TABLE t REPLICA IDENTITY FULL; ALTER TABLE t ALTER big SET STORAGE EXTERNAL")
+        source = Source(database)
+        database.execute(f"INSERT INTO mixed SELECT n, {VALUES} FROM generate_series(1, 4) n")
+        database.execute(f"INSERT INTO t VALUES (1, {LONG}), (2, NULL); UPDATE t SET id = id + 5; DELETE FROM t")
+        database.execute("UPDATE mixed SET part = 'q', h = NULL; DELETE FROM mixed WHERE id = 1; TRUNCATE t, mixed")
+        database.execute("SELECT pg_logical_emit_message(true, 'claimhouse.ddl', 'x')")
+        raw = Raw.join(source.raws())
+    return [bytes(raw.buffer[a:b]) for a, b in zip(raw.offsets.tolist(), raw.ends.tolist(), strict=True)]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@given(data=st.data())
+def test_no_stream_of_messages_is_more_than_an_error_of_ours(bodies: list[bytes], data: st.DataObject) -> None:
+    """Messages cut short, run together, turned about, repeated, left out, or made up."""
+    stream = list(bodies)
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(stream) - 1))
+        body = stream[place]
+        cut = data.draw(st.integers(0, len(body)))
+        match data.draw(st.sampled_from(["short", "damage", "insert", "repeat", "drop", "swap", "made up"])):
+            case "short":
+                stream[place] = body[:cut] or body[:1]
+            case "damage":
+                stream[place] = (
+                    body[:1] + (body[:cut] + data.draw(st.binary(min_size=1, max_size=4)) + body[cut + 4 :])[1:]
+                )
+            case "insert":
+                stream[place] = body[: cut or 1] + data.draw(st.binary(max_size=9)) + body[cut or 1 :]
+            case "repeat":
+                stream.insert(data.draw(st.integers(0, len(stream))), body)
+            case "drop" if len(stream) > 1:
+                del stream[place]
+            case "swap":
+                other = data.draw(st.integers(0, len(stream) - 1))
+                stream[place], stream[other] = stream[other], body
+            case _:
+                kind = data.draw(st.sampled_from(b"BCRIUDTMOYXZ"))
+                stream.insert(place, bytes([kind]) + data.draw(st.binary(max_size=60)))
+    ends = np.cumsum([len(b) for b in stream], dtype=np.int64)
+    raw = Raw(b"".join(stream), ends - np.array([len(b) for b in stream], np.int64), ends)
+    decoder = Decoder(
+        lambda relation, lsn: table_of(relation), Xids(), spill_bytes=data.draw(st.sampled_from([64, 1 << 20]))
+    )
+    middle = data.draw(st.integers(0, len(raw)))
+    with suppress(ClaimhouseError):
+        for part in (raw.part(0, middle), raw.part(middle, len(raw))):
+            for decoded in decoder.feed(part):
+                for changes in decoded.changes:
+                    changes.batch.validate(full=True)
 
 
 def test_a_key_change_in_a_narrow_table_leaves_wider_ones_whole(postgres: Any) -> None:

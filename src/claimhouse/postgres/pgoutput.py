@@ -124,8 +124,9 @@ class Decoder:
         return held
 
     def _note_beats(self, raw: Raw, places: np.ndarray) -> None:
-        for start in raw.offsets[places].tolist():
-            self._note_beat(*struct.unpack_from(">Bq", raw.buffer, start + 1))
+        with _as_the_protocol_says():
+            for start, end in zip(raw.offsets[places].tolist(), raw.ends[places].tolist(), strict=True):
+                self._note_beat(*struct.unpack(">Bq", raw.buffer[start + 1 : min(start + 10, end)]))
 
     def _note_beat(self, flags: int, lsn: int) -> None:
         """A message outside of transactions is sent once all that ends before it was."""
@@ -203,7 +204,8 @@ class Decoder:
         return known
 
     def _take_message(self, stretch: Stretch, place: int, body: bytes) -> None:
-        flags, lsn = struct.unpack_from(">Bq", body, 1)
+        with _as_the_protocol_says():
+            flags, lsn = struct.unpack_from(">Bq", body, 1)
         prefix, _, rest = body[10:].partition(b"\0")
         self._note_beat(flags, lsn)
         if not flags & 1 or not prefix.startswith(b"claimhouse."):
@@ -212,7 +214,7 @@ class Decoder:
             self._ddl += 1
         if self._on_message:
             xid = int(stretch.xid[stretch.transaction[place]])
-            self._on_message(prefix.decode(), rest[4:], stretch.lsn_of(place), xid)
+            self._on_message(prefix.decode("utf-8", "replace"), rest[4:], stretch.lsn_of(place), xid)
 
 
 @contextmanager
