@@ -90,10 +90,10 @@ def make(stack: Stack) -> Book:
     return Book(lake, stack.trino, read)
 
 
-def publish(stack: Stack, lake: Lake) -> list[str]:
+def publish(stack: Stack, lake: Lake, source: str = SOURCE) -> list[str]:
     """Bring Trino's tables and views up to the lake's newest flush; the views that were made."""
-    mark = read_mark(lake, SOURCE, cut_numbers(lake, SOURCE)[-1])
-    record = flushes.load(lake, SOURCE, mark.flush)
-    with psycopg.connect(make_conninfo(stack.admin_dsn, dbname=SOURCE)) as conn:
-        catalog = Catalog(stack.trino, lake, stack.topology.catalog, SOURCE, "-", lambda c: wire_type(conn, c.type_oid))
-        return catalog.publish(record, registry.load(lake, SOURCE, record.registry), 0)
+    mark = read_mark(lake, source, cut_numbers(lake, source)[-1])
+    record = flushes.load(lake, source, mark.flush)
+    with psycopg.connect(make_conninfo(stack.admin_dsn, dbname=source)) as conn:
+        catalog = Catalog(stack.trino, lake, stack.topology.catalog, source, "-", lambda c: wire_type(conn, c.type_oid))
+        return catalog.publish(record, registry.load(lake, source, record.registry), 0)

@@ -307,6 +307,14 @@ def book(postgres: Any) -> list[Case]:
     return [*cases, *(array_of(c) for c in cases if not c.alone)]
 
 
+def of_each_kind(cases: Iterable[Case]) -> list[Case]:
+    """The first case of each kind: enough where each further type is only one more text to an engine."""
+    first: dict[str, Case] = {}
+    for case in cases:
+        first.setdefault(case.kind, case)
+    return list(first.values())
+
+
 def _extended(postgres: Any) -> set[str]:
     """Makes the extensions that there are; the types of the others."""
     there = {name for (name,) in postgres.execute("SELECT name FROM pg_available_extensions")}

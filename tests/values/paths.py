@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -97,8 +97,18 @@ class Typed:
     def _of_text(case: Case) -> bool:
         return case.kind == "list<text>"
 
-    def wrong(self, reader: str, rows: Mapping[int, Mapping[str, Any]], *, exact: bool = False) -> list[str]:
-        """What a reader of the lake (its rows by number) has that was not sent; `exact`: with `_exact` beside."""
+    def wrong(
+        self,
+        reader: str,
+        rows: Mapping[int, Mapping[str, Any]],
+        *,
+        exact: bool = False,
+        known: Callable[[Any], Any] = lambda value: value,
+    ) -> list[str]:
+        """What a reader of the lake (its rows by number) has that was not sent; `exact`: with `_exact` beside.
+
+        `known`: what the reader's engine can know of a value.
+        """
         expected = self.expected()
         if rows.keys() != expected.keys():
             return [f"{reader} has {len(rows)} rows of {len(expected)}"]
@@ -107,8 +117,8 @@ class Typed:
             kept = dict(rows[number].get("_exact") or ())
             for column, case, (value, text) in zip(self.columns, self.cases, cells, strict=True):
                 held = rows[number][column]
-                if not same(held, value):
-                    found.append(f"{reader}, row {number}, {case.type}: {held!r} and not {value!r}")
+                if not same(held, known(value)):
+                    found.append(f"{reader}, row {number}, {case.type}: {held!r} and not {known(value)!r}")
                 if exact and kept.get(column) != text:
                     found.append(f"{reader}, row {number}, {case.type}: {kept.get(column)!r} in _exact, not {text!r}")
         return found

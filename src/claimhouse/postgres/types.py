@@ -46,7 +46,7 @@ KINDS: tuple[Kind, ...] = (
         "timestamp[us, UTC]",
         "timestamp",
         "TIMESTAMP",
-        "timestamp(6) with time zone",
+        "timestamp(3) with time zone",
         "TIMESTAMP WITH TIME ZONE",
         _FAR,
     ),
