@@ -18,12 +18,14 @@ def test_a_table_started_again_before_its_last_copy_ended_is_still_watched(monke
     copier = Copier(contextlib.nullcontext, lambda text: None)
     watched = []
 
-    def copy(conn: Any, job: Job) -> None:
-        if job is first:
-            copier.add(second)
-        else:
-            watched.append(copier.watches("t"))
-            copier.stop()
+    def copy(conn: Any, jobs: list[Job]) -> None:
+        for job in jobs:
+            if job is first:
+                copier.add(second)
+            else:
+                watched.append(copier.watches("t"))
+                copier.stop()
+            copier._ended(job)
 
     monkeypatch.setattr(copier, "_copy", copy)
     copier.add(first)

@@ -7,7 +7,6 @@ again after a kill.
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
@@ -67,7 +66,7 @@ class Copies:
 
     @property
     def has_steps(self) -> bool:
-        return not self.copier.steps.empty()
+        return self.copier.has_steps
 
     def add(self, states: list[TableState]) -> None:
         """Tables whose copy is in the registry already."""
@@ -107,15 +106,12 @@ class Copies:
     def steps(self) -> list[tuple[TableState, Step]]:
         """What the copier brought since the last call, less what was given up meanwhile."""
         found: list[tuple[TableState, Step]] = []
-        while True:
-            try:
-                step = self.copier.steps.get_nowait()
-            except queue.Empty:
-                return found
+        while (step := self.copier.step()) is not None:
             state = self._registry.tables[step.folder]
             copy = state.copies[-1]
             if copy.number == step.copy and copy.exact_from is None and state.status not in ("errored", "gone"):
                 found.append((state, step))
+        return found
 
     def take(self, state: TableState, step: Step) -> None:
         """Notes a step's progress; its rows go into the same cut."""

@@ -1,16 +1,20 @@
 """Copies tables beside the stream: one thread, one short transaction after another, its rows handed to the cutter.
 
 The thread owns the order of a copy (fence, chunks, rows whose TOAST values came without, H); the cutter owns the
-registry and everything that is written. Between them are two queues of a few chunks, so memory stays bounded and a
-kill loses at most the chunks that no cut holds yet.
+registry and everything that is written. Between them are two queues, of few large chunks and more small ones, so memory
+stays bounded and a kill loses at most the chunks that no cut holds yet.
+
+Small tables go together: one fence before them all, and one wait for the stream behind them; a thousand of them would
+else wait a thousand times.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import psycopg
@@ -23,6 +27,9 @@ from claimhouse.postgres.server import current_lsn
 from claimhouse.table import Table
 
 KEYS_AT_ONCE = 500
+TOGETHER_SECONDS = 1.0
+SMALL_BLOCKS = 512
+LARGE_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -60,13 +67,18 @@ class Step:
     anew: bool = False
     at: int | None = None
 
+    @property
+    def large(self) -> bool:
+        return self.changes is not None and self.changes.batch.nbytes > LARGE_BYTES
+
 
 class Copier(threading.Thread):
-    """Runs copy jobs one after another until stopped. `steps` is read by the cutter."""
+    """Runs copy jobs one after another until stopped. The cutter takes what it brings by `step`."""
 
     def __init__(self, connect: Callable[[], psycopg.Connection], tell: Callable[[str], None]) -> None:
         super().__init__(name="claimhouse-copier", daemon=True)
-        self.steps: queue.Queue[Step] = queue.Queue(maxsize=2)
+        self._steps: queue.Queue[Step] = queue.Queue(maxsize=64)
+        self._large = threading.Semaphore(2)
         self.failed: BaseException | None = None
         self._jobs: queue.Queue[Job] = queue.Queue()
         self._connect = connect
@@ -86,7 +98,21 @@ class Copier(threading.Thread):
 
     @property
     def idle(self) -> bool:
-        return self._busy == 0 and self.steps.empty()
+        return self._busy == 0 and self._steps.empty()
+
+    @property
+    def has_steps(self) -> bool:
+        return not self._steps.empty()
+
+    def step(self) -> Step | None:
+        """What it brought next, None where nothing waits."""
+        try:
+            step = self._steps.get_nowait()
+        except queue.Empty:
+            return None
+        if step.large:
+            self._large.release()
+        return step
 
     def watches(self, folder: str) -> bool:
         """Whether the cutter should report this table's rows with missing values."""
@@ -113,13 +139,9 @@ class Copier(threading.Thread):
     def run(self) -> None:
         try:
             while not self._halt.is_set():
-                try:
-                    job = self._jobs.get(timeout=0.2)
-                except queue.Empty:
-                    continue
-                with self._connect() as conn:
-                    self._copy(conn, job)
-                self._ended(job)
+                if jobs := self._waiting():
+                    with self._connect() as conn:
+                        self._copy(conn, jobs)
         except BaseException as error:  # handed to the cutter, which raises it
             self.failed = error
 
@@ -130,38 +152,70 @@ class Copier(threading.Thread):
                 del self._missing[job.folder]
             self._busy -= 1
 
-    def _copy(self, conn: psycopg.Connection, job: Job) -> None:
-        snapshot.fence(conn, self._halt.is_set, lambda who: self._tell(f"waiting for {who} to end before copying"))
-        if job.copy.number > 1 and not job.copy.blocks and not job.copy.rows:
-            self._stand_behind_fence(conn, job)
-        if self._halt.is_set():
-            return
+    def _waiting(self) -> list[Job]:
+        """All jobs that wait now; after a moment, none."""
+        jobs: list[Job] = []
         try:
-            if job.table.identity == "key":
-                self._copy_keyed(conn, job)
-            else:
-                self._copy_whole(conn, job)
+            jobs.append(self._jobs.get(timeout=0.2))
+            while True:
+                jobs.append(self._jobs.get_nowait())
+        except queue.Empty:
+            return jobs
+
+    def _copy(self, conn: psycopg.Connection, jobs: list[Job]) -> None:
+        snapshot.fence(conn, self._halt.is_set, lambda who: self._tell(f"waiting for {who} to end before copying"))
+        self._stand_behind_fence(conn, [j for j in jobs if j.copy.number > 1 and not j.copy.blocks and not j.copy.rows])
+        read: list[tuple[Job, int]] = []  # and the next `_seq`
+        began = time.monotonic()
+        for job in jobs:
+            if self._halt.is_set():
+                return
+            with self._trying(job):
+                stored = snapshot.storage(conn, job.table.oid)
+                large = stored.partitioned or stored.blocks > SMALL_BLOCKS
+                if read and (large or time.monotonic() - began > TOGETHER_SECONDS):
+                    self._fill(conn, read)
+                    read, began = [], time.monotonic()
+                if job.table.identity == "key":
+                    read.append((job, self._copy_keyed(conn, job, stored.filenodes)))
+                else:
+                    self._copy_whole(conn, job)
+                    self._ended(job)
+        self._fill(conn, read)
+
+    @contextlib.contextmanager
+    def _trying(self, job: Job) -> Iterator[None]:
+        """Tells the cutter where a table cannot be copied, or must start again; the other ones go on."""
+        try:
+            yield
         except (snapshot.Moved, snapshot.Gone):
             # A rewrite moved the rows, or the shape is another one by now: the cutter starts it again.
             self._send(Step(job.folder, job.copy.number, anew=True))
+            self._ended(job)
         except ClaimhouseError as error:
             if error.retry:
                 raise
             self._send(Step(job.folder, job.copy.number, error=str(error)))
+            self._ended(job)
 
-    def _stand_behind_fence(self, conn: psycopg.Connection, job: Job) -> None:
-        """Moves P behind the fence, for a copy that follows another.
+    def _stand_behind_fence(self, conn: psycopg.Connection, jobs: list[Job]) -> None:
+        """Moves P behind the fence, for copies that follow another.
 
         A transaction that was open while the publication lacked the table brought its first and last changes, not those
         between: its changes must not count on top of what is read here, which holds them all. Once rows were read P
         stays: a change between would be lost on them.
         """
-        job.copy.at = current_lsn(conn)
-        self._wait(job.copy.at)  # no row of a cut stands beyond the cut's end
-        self._send(Step(job.folder, job.copy.number, at=job.copy.at))
+        if not jobs or self._halt.is_set():
+            return
+        border = current_lsn(conn)
+        self._wait(border)  # no row of a cut stands beyond the cut's end
+        for job in jobs:
+            job.copy.at = border
+            self._send(Step(job.folder, job.copy.number, at=border))
 
-    def _copy_keyed(self, conn: psycopg.Connection, job: Job) -> None:
-        filenodes = job.copy.filenodes or snapshot.storage(conn, job.table.oid).filenodes
+    def _copy_keyed(self, conn: psycopg.Connection, job: Job, filenodes: str) -> int:
+        """Reads a table chunk by chunk; the next `_seq`."""
+        filenodes = job.copy.filenodes or filenodes
         seq = job.copy.rows
         for chunk in snapshot.read_chunks(
             conn,
@@ -175,30 +229,42 @@ class Copier(threading.Thread):
             seq += chunk.changes.batch.num_rows
             self._send(Step(job.folder, job.copy.number, chunk.changes, chunk.blocks, chunk.total, filenodes))
             if self._halt.is_set():
-                return
-        self._fill(conn, job, seq)
+                break
+        return seq
 
-    def _fill(self, conn: psycopg.Connection, job: Job, seq: int) -> None:
+    def _fill(self, conn: psycopg.Connection, read: list[tuple[Job, int]]) -> None:
         """Reads rows whose TOAST values neither a chunk nor the stream brought, by key, until none is left."""
         taken_to, first = 0, True
-        while True:
+        while read:
             border = current_lsn(conn)
             self._wait(border)
             if self._halt.is_set():
                 return
-            with self._moved:
-                wanted = job.missing.keys if first else job.missing.rekeyed
-                keys = [key for key, lsn in wanted.items() if lsn > taken_to]
-            if not keys:
-                break
-            for at in range(0, len(keys), KEYS_AT_ONCE):
-                some = keys[at : at + KEYS_AT_ONCE]
-                for changes in snapshot.read_keys(conn, job.table, job.copy.number, job.copy.at, seq, some):
-                    seq += changes.batch.num_rows
-                    self._send(Step(job.folder, job.copy.number, changes, blocks=-1))
-            taken_to, first = border, False
-        # H is the border itself: read after the last read, and every key changed up to it has been looked at.
-        self._send(Step(job.folder, job.copy.number, done=border))
+            again: list[tuple[Job, int]] = []
+            for job, seq in read:
+                with self._trying(job):
+                    keys = self._lacking(job, taken_to, first=first)
+                    if keys:
+                        again.append((job, self._read_keys(conn, job, seq, keys)))
+                        continue
+                    # H is the border itself: read after the last read, and every key changed up to it was looked at.
+                    self._send(Step(job.folder, job.copy.number, done=border))
+                    self._ended(job)
+            taken_to, first, read = border, False, again
+
+    def _lacking(self, job: Job, taken_to: int, *, first: bool) -> list[tuple[str, ...]]:
+        with self._moved:
+            wanted = job.missing.keys if first else job.missing.rekeyed
+            return [key for key, lsn in wanted.items() if lsn > taken_to]
+
+    def _read_keys(self, conn: psycopg.Connection, job: Job, seq: int, keys: list[tuple[str, ...]]) -> int:
+        """Reads the rows with these keys; the next `_seq`."""
+        for at in range(0, len(keys), KEYS_AT_ONCE):
+            some = keys[at : at + KEYS_AT_ONCE]
+            for changes in snapshot.read_keys(conn, job.table, job.copy.number, job.copy.at, seq, some):
+                seq += changes.batch.num_rows
+                self._send(Step(job.folder, job.copy.number, changes, blocks=-1))
+        return seq
 
     def _copy_whole(self, conn: psycopg.Connection, job: Job) -> None:
         sees = None
@@ -212,9 +278,12 @@ class Copier(threading.Thread):
         self._send(Step(job.folder, job.copy.number, sees=sees, done=current_lsn(conn)))
 
     def _send(self, step: Step) -> None:
+        while step.large and not self._large.acquire(timeout=0.2):
+            if self._halt.is_set():
+                return
         while not self._halt.is_set():
             try:
-                self.steps.put(step, timeout=0.2)
+                self._steps.put(step, timeout=0.2)
                 return
             except queue.Full:
                 continue
