@@ -76,6 +76,14 @@ def test_a_spreadsheet_runs_nothing_of_a_csv(client: TestClient, claims_lake: Cl
     assert [(r["claim_number"], r["cause"]) for r in found] == [(claims_lake.number, "'" + FORMULA)]
 
 
+def test_a_file_says_what_it_is_as_of(client: TestClient, claims_lake: ClaimsLake) -> None:
+    lsn = client.get(f"/claims/{claims_lake.number}.json").json()["versions"][2]["lsn"]
+    answer = client.get(f"/claims.csv?at={lsn}")
+    assert answer.headers["x-claimhouse-as-of"] == f"main={lsn}"
+    assert f'filename="claims-main-{lsn.replace("/", "-")}.csv"' in answer.headers["content-disposition"]
+    assert client.get(f"/claims.json?at={lsn}").json()["positions"] == {"main": lsn}
+
+
 def test_a_claims_amounts_are_those_of_the_book(client: TestClient, claims_lake: ClaimsLake) -> None:
     found = rows(client.get("/claims.csv").text)
     with Session(claims_lake.lake) as session:

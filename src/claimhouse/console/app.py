@@ -234,7 +234,7 @@ def _faced(console: Console, ask: Ask, made: Page, bar: dict[str, Any]) -> Respo
         made.data = {"at": bar["at"], "positions": bar["positions"], **made.data}
         return page.as_json(made)
     if ask.face == "csv":
-        return page.as_csv(made)
+        return page.as_csv(made, ask.path, bar["positions"])
     return page.as_html(
         made, ask=ask, bar=bar, lake=console.lake.location, user=console.user, zone=console.zone, navigation=NAVIGATION
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -73,12 +75,14 @@ class Page:
     hidden: tuple[str, ...] = ()  # keys of data that the document leaves out
 
 
-def as_csv(page: Page) -> Response:
-    """The rows, formulas made harmless (OWASP)."""
+def as_csv(page: Page, path: str = "", positions: Mapping[str, str] | None = None) -> Response:
+    """The rows, formulas made harmless (OWASP). Name and header of the file say what it is as of."""
     out = io.BytesIO()
     rows = page.rows if page.rows is not None else pa.table({"note": pa.array(["this page has no rows"])})
     formats.write(rows.slice(0, ROWS).to_reader(), "csv", out, escape_formulas=True)
-    headers = {"Content-Disposition": 'inline; filename="claimhouse.csv"'}
+    as_of = [f"{source}={position}" for source, position in (positions or {}).items()]
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", "-".join([path, *as_of]) or "claimhouse").strip("-")
+    headers = {"Content-Disposition": f'inline; filename="{name}.csv"', "X-Claimhouse-As-Of": ",".join(as_of)}
     return Response(out.getvalue(), page.status, headers, "text/csv; charset=utf-8")
 
 
