@@ -89,7 +89,7 @@ def test_what_cannot_be_asked_is_told(lake: str) -> None:
         (["figures", "profit"], "no figure profit"),
         (["figures", "claim_paid", "--claim", "3"], "no parameter claim"),
         (["figures", "claim_incurred"], "off: reserve_input"),
-        (["triangle", "profit"], "no figure triangle_profit"),
+        (["triangle", "profit"], "no triangle of profit"),
         (["triangle", "--origin", "week"], "no period week"),
     ):
         with pytest.raises(UsageError, match=said):
