@@ -15,7 +15,7 @@ import pytest
 from obstore.exceptions import GenericError
 from tests.query.book import Book
 
-from claimhouse.errors import SettingsError, StorageGone
+from claimhouse.errors import LakeError, SettingsError, StorageGone
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.storage import BucketStore, Exists, let_go, open_store
 from claimhouse.query.session import Session
@@ -190,3 +190,18 @@ def test_a_second_name_keeps_an_object_that_loses_its_first(lake: Lake) -> None:
         lake.store.copy("current/main/a.parquet", "bases/main/1/a.parquet")
     lake.store.delete(["current/main/a.parquet"])
     assert lake.store.get("bases/main/1/a.parquet") == b"rows"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a while")
+def test_what_this_user_may_not_read_is_told_as_that_and_not_as_missing(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.put_new("control/one", b"1")
+    tmp_path.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        for read in (store.get, store.open, store.exists, store.list, store.folders, lambda key: store.end(key, 1)):
+            with pytest.raises(LakeError, match="may not be read by this user"):
+                read("control/one")
+    finally:
+        os.seteuid(0)
+    assert store.get("control/one") == b"1"

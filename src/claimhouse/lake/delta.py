@@ -268,6 +268,7 @@ class _Ask:
 def _files(ask: _Ask, version: int) -> tuple[DataFile, ...]:
     table = open_table(ask.lake, ask.key, version)
     if table is None:
+        ask.lake.store.list(f"{ask.key}/_delta_log")  # delta-rs takes what may not be read for what is not there
         raise LakeError(f"{ask.key} is missing, but a flush record names it", hint=_RESTORE)
     rows = pa.table(table.get_add_actions(flatten=True)).to_pylist()
     found = [_file(ask.lake, f"{ask.key}/{row['path']}", row) for row in rows]

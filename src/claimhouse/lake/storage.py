@@ -211,28 +211,22 @@ class FolderStore(Store):
             self._anchored.add(inner)
 
     def get(self, key: str) -> bytes:
-        try:
+        with _inside(key):
             return (self.root / key).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            raise KeyError(key) from None
 
     def open(self, key: str) -> pa.Buffer:
-        try:
+        with _inside(key):
             return _mapped(str(self.root / key))
-        except (FileNotFoundError, NotADirectoryError):
-            raise KeyError(key) from None
 
     def end(self, key: str, size: int) -> bytes:
-        try:
-            with (self.root / key).open("rb") as file:
-                length = file.seek(0, os.SEEK_END)
-                file.seek(max(0, length - size))
-                return file.read()
-        except (FileNotFoundError, NotADirectoryError):
-            raise KeyError(key) from None
+        with _inside(key), (self.root / key).open("rb") as file:
+            length = file.seek(0, os.SEEK_END)
+            file.seek(max(0, length - size))
+            return file.read()
 
     def exists(self, key: str) -> bool:
-        return (self.root / key).exists()
+        with _inside(key):
+            return (self.root / key).exists()
 
     def list(self, prefix: str) -> list[str]:
         return sorted(e.name for e in self._entries(prefix) if not e.name.endswith(_TEMP) and e.is_file())
@@ -242,9 +236,9 @@ class FolderStore(Store):
 
     def _entries(self, prefix: str) -> list[os.DirEntry[str]]:
         try:
-            with os.scandir(self.root / prefix) as found:
+            with _inside(prefix), os.scandir(self.root / prefix) as found:
                 return list(found)
-        except FileNotFoundError:
+        except KeyError:
             return []
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -417,6 +411,17 @@ def _option(options: Mapping[str, str], name: str, *variables: str) -> str | Non
         if options.get(candidate):
             return str(options[candidate])
     return next((os.environ[v] for v in variables if os.environ.get(v)), None)
+
+
+@contextlib.contextmanager
+def _inside(key: str) -> Any:
+    """Map what a folder says to our errors."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise KeyError(key) from None
+    except PermissionError as error:
+        raise LakeError(f"{key} may not be read by this user", hint="ask for rights on the lake's folder") from error
 
 
 @contextlib.contextmanager
