@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, LiteralString
 from typing import cast as cast_type
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.csv as pc_csv
@@ -33,6 +34,7 @@ from claimhouse.table import Column, Table
 CHUNK_SECONDS = 0.5  # what a chunk's transaction aims at; twice that is design.md's limit
 CHUNK_BYTES = 16 << 20
 FIRST_BLOCKS = 512
+_PIECE_BYTES = 4 << 20
 
 _NAMED = """
 SELECT c.oid::bigint FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -203,7 +205,7 @@ def _begin(conn: psycopg.Connection, table: Table) -> Storage:
 
 def _pieces(conn: psycopg.Connection, statement: sql.Composable) -> Iterator[bytes]:
     """What a COPY sends, in pieces of about CHUNK_BYTES; the last may be empty. Given up, it ends the connection."""
-    rows: list[bytes] = []
+    rows: list[bytes | bytearray] = []
     size = 0
     try:
         with closing(copy_out(conn, statement)) as sent:
@@ -259,7 +261,7 @@ def read_rows(data: bytes, table: Table, copy: int, position: int, first_seq: in
     meta: dict[str, pa.Array] = {
         "_op": _constant("r", rows, pa.string()),
         "_end_lsn": _constant(position, rows, pa.int64()),
-        "_seq": pa.array(range(first_seq, first_seq + rows), pa.int64()),
+        "_seq": pa.array(np.arange(first_seq, first_seq + rows, dtype=np.int64)),
         "_committed_at": _constant(now, rows, pa.int64()).cast(schema.field("_committed_at").type),
         "_schema": _constant(table.version, rows, pa.int32()),
         "_copy": _constant(copy, rows, pa.int32()),
@@ -290,17 +292,22 @@ def parse_csv(data: bytes, columns: int) -> list[pa.Array]:
     return [read.column(n).combine_chunks() if read.num_rows else pa.array([], pa.string()) for n in names]
 
 
-def copy_out(conn: psycopg.Connection, statement: sql.Composable) -> Generator[bytes]:
-    """The bytes of a COPY … TO STDOUT, row by row as libpq hands them out (one row a message)."""
+def copy_out(conn: psycopg.Connection, statement: sql.Composable) -> Generator[bytes | bytearray]:
+    """The bytes of a COPY … TO STDOUT in pieces of many rows; none is split."""
     pgconn = conn.pgconn
     result = pgconn.exec_(statement.as_bytes(conn))
     if result.status != pq.ExecStatus.COPY_OUT:
         raise copy_error(result)
-    while True:
-        size, data = pgconn.get_copy_data(0)
-        if size <= 0:
-            break
-        yield bytes(data)
+    get, piece = pgconn.get_copy_data, bytearray()
+    size, row = get(0)  # libpq hands out one row a message: no more is done for each than to append it
+    while size > 0:
+        piece += row
+        if len(piece) >= _PIECE_BYTES:
+            yield piece
+            piece = bytearray()
+        size, row = get(0)
+    if piece:
+        yield piece
     result = pgconn.get_result()
     while (more := pgconn.get_result()) is not None:
         result = more if result is None or result.status == pq.ExecStatus.COMMAND_OK else result
