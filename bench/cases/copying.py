@@ -100,7 +100,7 @@ def peak_memory_mib(server: Embedded, folder: Path, scale: float) -> list[Figure
             fill_wide(conn, rows)
             running.reach(current_lsn(conn))
             progress("the large transaction is in a cut")
-            # A second one, small: when its cut is flushed, the large one is, and folded.
+            # Quiet comes after its flush and fold: each ends in a cut that names it.
             running.settle(5.0 if scale >= 1 else 0.5)
             found.append(_memory("transaction", running.pid, watched, f"one transaction of {rows} rows"))
     rows = int(5_000_000 * scale)

@@ -130,19 +130,20 @@ def _cut_and_flush(lake: BigLake, batches: int) -> float:
     """CPU milliseconds of a running capture for each batch."""
     if lake.changed + (batches + 2) * BATCH >= lake.due:
         lake.change_to(0)
-    chosen = random.Random(5)
+    chosen, pause = random.Random(5), 3.0 if batches > 10 else 0.2
     with capturing(lake.dsn, lake.location) as running, psycopg.connect(lake.dsn, autocommit=True) as conn:
         running.settle()
         spent = 0.0
         for number in range(batches + 1):
-            if number == 1:  # the first warms up
+            if number == 1:  # the first warms up, and what an earlier capture left to join is joined
+                time.sleep(pause)
                 spent = -cpu_seconds(running.pid)
             began = time.monotonic()
             ids = chosen.sample(range(1, lake.rows + 1), BATCH)
             conn.execute("UPDATE big SET amount = amount + 1 WHERE id = ANY(%s)", (ids,))
             running.reach(current_lsn(conn))
             time.sleep(max(0.0, 0.2 - (time.monotonic() - began)))
-        time.sleep(2.5)  # the last are flushed as well
+        time.sleep(pause)  # the last are flushed as well
         spent += cpu_seconds(running.pid)
     lake.changed += (batches + 1) * BATCH
     return spent * 1000 / batches

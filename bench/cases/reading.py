@@ -46,7 +46,7 @@ def _query_times(location: str, text: str) -> list[float]:
 
 def open_old_table(server: Embedded, folder: Path, scale: float) -> list[Figure]:
     """From opening a lake to the first answer, in a fresh process, after 10,000 cuts / after 10."""
-    cuts, runs = (10_000, 9) if scale >= 1 else (200, 2)
+    cuts, runs = (10_000, 9) if scale >= 1 else (100, 2)
     dsn, location = database(server), str(folder / "lake")
     with psycopg.connect(dsn, autocommit=True) as conn:
         for name in ("one", "two", "three"):

@@ -72,7 +72,7 @@ def source_impact(server: Embedded, folder: Path, scale: float) -> list[Figure]:
     """
     dsn, location = _pgbench_database(server, 10 if scale >= 1 else 1), str(folder / "lake")
     capture_once(dsn, location)
-    seconds, rounds = (15, 3) if scale >= 1 else (2, 1)
+    seconds, rounds = (15, 3) if scale >= 1 else (1, 1)
     found: dict[str, list[tuple[float, float]]] = {}
     asked: dict[str, list[int]] = {}
 
