@@ -20,8 +20,9 @@ from claimhouse.change import lsn_text
 from claimhouse.errors import ClaimhouseError, Fenced, NotExact, NotReady, SlotBusy, SlotLost, SourceLost, UsageError
 from claimhouse.lake import registry
 from claimhouse.lake.lake import open_lake
-from claimhouse.lake.owner import claim
+from claimhouse.lake.owner import Owner, claim, newest
 from claimhouse.lake.snapshot import take
+from claimhouse.lake.tail import Tail, read_mark
 from claimhouse.pipeline import Capture, CaptureOptions, resync
 from claimhouse.pipeline.admission import Admission
 from claimhouse.pipeline.cutting import Cutter
@@ -384,6 +385,30 @@ def test_a_zombie_stops_for_good_when_another_owner_has_taken_over(postgres: Any
     assert confirmed == [(0,)]
     once(asked)
     assert query(asked, "SELECT * FROM t") == [(1,)]
+
+
+def test_the_rightful_owner_goes_on_from_a_cut_that_a_zombie_still_made(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    asked = options(postgres, tmp_path)
+    once(asked)
+    lake = open_lake(asked.location)
+    with running(asked):
+        until(lambda: newest(lake, "main") == 2)
+        until(lambda: zombies_cut(lake))
+        postgres.execute("INSERT INTO t VALUES (1)")
+        until(lambda: query(asked, "SELECT id FROM t") == [(1,)])
+    assert newest(lake, "main") == 3  # it claimed the source anew
+
+
+def zombies_cut(lake: Any) -> bool:
+    """Whether a cut that the source's first owner tries to make now is the next one."""
+    zombie = Tail(lake, "main", Owner(lake, "main", 1))
+    last = zombie.last()
+    assert last is not None
+    names = {n: getattr(last, n) for n in ("end_lsn", "max_committed_at", "incarnation", "registry", "flush")}
+    with pytest.raises(Fenced):
+        zombie.append([], None, flushed_cut=last.flushed_cut, **names)
+    return read_mark(lake, "main", last.cut + 1).epoch == 1
 
 
 def test_a_slot_that_is_gone_stops_the_capture_and_says_what_is_missing(postgres: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 from duckdb import DuckDBPyConnection, OutOfMemoryException
 
-from claimhouse.errors import Fenced, StorageGone
+from claimhouse.errors import StorageGone
 from claimhouse.failpoint import hit
 from claimhouse.lake import bases, delta, flushes
 from claimhouse.lake.flushes import FlushRecord, TableRecord
@@ -104,8 +104,6 @@ def _fold_table(
             stats=("_cut", "_end_lsn", "_missing", "_schema", *keys),
             table=delta.open_table(lake, key),
         )
-    except delta.CommitFailedError:
-        raise Fenced(f"{key} was written by another owner", hint="another run writes this lake; stop it") from None
     except (delta.DeltaError, OSError) as error:
         raise delta.unwritten(key, error) from error
     hit("fold.after_commit")

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from claimhouse.change import BY_CUT, META, TRANSACTIONS, Changes
-from claimhouse.errors import Fenced, LakeError
+from claimhouse.errors import LakeError, StorageGone
 from claimhouse.failpoint import hit
 from claimhouse.lake.lake import FORMAT, Lake, tail_folder
 from claimhouse.lake.owner import Owner
@@ -225,9 +225,9 @@ class Tail:
             if self.lake.store.get(key) == data.to_pybytes():
                 return
             self.owner.check()
-            raise Fenced(
-                f"cut {mark.cut} of source {self.source} was written by an earlier owner that has not ended",
-                hint="run again; it goes on from that cut",
+            raise StorageGone(  # that owner is stopped at its next write; this one only looks again
+                f"cut {mark.cut} of source {self.source} was written by an earlier owner that had not ended",
+                hint="it goes on from that cut; run again where it does not by itself",
             ) from None
 
     def _no_way_back(self, last: CutMark | None, end_lsn: int, incarnation: int) -> None:

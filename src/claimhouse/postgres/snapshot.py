@@ -292,7 +292,7 @@ def parse_csv(data: bytes, columns: int) -> list[pa.Array]:
     return [read.column(n).combine_chunks() if read.num_rows else pa.array([], pa.string()) for n in names]
 
 
-def copy_out(conn: psycopg.Connection, statement: sql.Composable) -> Generator[bytes | bytearray]:
+def copy_out(conn: psycopg.Connection, statement: sql.Composable) -> Generator[bytes | bytearray, None, None]:
     """The bytes of a COPY … TO STDOUT in pieces of many rows; none is split."""
     pgconn = conn.pgconn
     result = pgconn.exec_(statement.as_bytes(conn))
