@@ -17,8 +17,18 @@ import psycopg
 import pytest
 
 from claimhouse.change import lsn_text
-from claimhouse.errors import ClaimhouseError, Fenced, NotExact, NotReady, SlotBusy, SlotLost, SourceLost, UsageError
-from claimhouse.lake import registry
+from claimhouse.errors import (
+    ClaimhouseError,
+    Fenced,
+    NotExact,
+    NotReady,
+    SlotBusy,
+    SlotLost,
+    SourceLost,
+    Unsupported,
+    UsageError,
+)
+from claimhouse.lake import deadletters, registry
 from claimhouse.lake.lake import open_lake
 from claimhouse.lake.owner import Owner, claim, newest
 from claimhouse.lake.snapshot import take
@@ -26,7 +36,7 @@ from claimhouse.lake.tail import Tail, read_mark
 from claimhouse.pipeline import Capture, CaptureOptions, resync
 from claimhouse.pipeline.admission import Admission
 from claimhouse.pipeline.cutting import Cutter
-from claimhouse.postgres import catalog, ddl_trigger
+from claimhouse.postgres import catalog, ddl_trigger, rows
 from claimhouse.postgres import snapshot as copying
 from claimhouse.postgres.server import current_lsn
 from claimhouse.query.session import Session
@@ -562,6 +572,30 @@ def begun(asked: CaptureOptions, name: str) -> int:
     """How many copies of a table were begun."""
     states = take(open_lake(asked.location), "main").registry.tables.values()
     return next(s.copies_begun for s in states if s.name == name)
+
+
+def test_a_table_that_an_error_stopped_tells_of_it_once_however_many_such_rows_come(
+    postgres: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE other (id int PRIMARY KEY)")
+    real = rows.cast
+
+    def unkept(text: Any, column: Any) -> Any:
+        if column.name == "v":
+            raise Unsupported("column v (text) holds a value that cannot be kept as text")
+        return real(text, column)
+
+    monkeypatch.setattr(rows, "cast", unkept)
+    asked = options(postgres, tmp_path)
+    with running(asked):
+        until(lambda: query(asked, "SELECT count(*) FROM t") == [(0,)])
+        for n in range(5):
+            postgres.execute(f"INSERT INTO t VALUES ({n}, 'x')")
+            postgres.execute(f"INSERT INTO other VALUES ({n})")
+            until(lambda n=n: query(asked, "SELECT max(id) FROM other") == [(n,)])
+    lake = open_lake(asked.location)
+    assert [s.status for s in take(lake, "main").registry.tables.values() if s.name == "t"] == ["errored"]
+    assert [letter.folder for letter in deadletters.letters(lake, "main")] == ["public/t"]
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["by the trigger", "by the catalog alone"])

@@ -343,6 +343,8 @@ class CaptureLoop:
             if self.shapes.unsettled:
                 self.looked_at = None
         mark = self.cutter.cut(pending, end, self.copies)
+        for table, _, _ in pending.errors:
+            self.decoder.forget(table.oid)  # its rows are wanted no more
         self._count(pending, mark, time.perf_counter() - began)
 
     def _count(self, pending: Pending, mark: CutMark, seconds: float) -> None:

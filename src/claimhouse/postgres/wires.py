@@ -248,4 +248,8 @@ def refused(state: str, message: str, hint: str, slot: str, *, starting: bool) -
     if state[:2] in ("08", "57", "53", "40"):
         return gone(message)
     said = f"SQLSTATE {state}" if state[:2] in ("22", "23") else message
+    if state == "22021":
+        hint = (
+            "the database's encoding is SQL_ASCII, and a row holds bytes that are no UTF-8: the server sends no further"
+        )
     return SourceError(f"reading slot {slot} failed: {said}", hint=hint or None)
