@@ -744,9 +744,11 @@ def test_a_lake_on_s3_has_the_same_guarantees(postgres: Any, tmp_path: Path, buc
         until(lambda: held("SELECT count(*), max(v) FROM t WHERE id = 7 OR id > 400") == [(1, "new")])
         with pytest.raises(SlotBusy):
             once(asked)
+    opened = open_lake(asked.location, asked.storage_options)
+    before = newest(opened, "main")
     with pytest.raises(Fenced), running(asked):
-        time.sleep(1)
-        claim(open_lake(asked.location, asked.storage_options), "main")
+        until(lambda: newest(opened, "main") > before)
+        claim(opened, "main")
         postgres.execute("INSERT INTO t VALUES (1000, 'late')")
         time.sleep(3)
     once(asked)
