@@ -152,7 +152,7 @@ def _row(console: Console, reading: Reading, ask: Ask) -> Page:
 PAGES: tuple[tuple[str, Callable[[Console, Reading, Ask], Page]], ...] = (
     ("/overview", _overview),
     ("/claims", _claims),
-    ("/claims/{number}", _claim),
+    ("/claims/{number:path}", _claim),  # a number may hold slashes
     ("/fraud", _fraud),
     ("/figures", lambda c, r, a: figures.figures_page(r, c.figures, a)),
     ("/figures/all", lambda c, r, a: figures.list_page(r, c.figures, a)),
@@ -173,7 +173,7 @@ def create_app(console: Console, entrance: Entrance) -> FastAPI:
     app.add_api_route("/", lambda: RedirectResponse("/overview", 307), methods=["GET"])
     app.add_api_route("/moments", _moments(console), methods=["GET"])
     app.add_api_route("/live", live(console), methods=["GET"])
-    app.add_api_route("/fraud/{claim}/disposition", _dispose(console), methods=["POST"])
+    app.add_api_route("/fraud/{claim:path}/disposition", _dispose(console), methods=["POST"])
     app.mount("/static", _Static(directory=_STATIC))
     app.add_exception_handler(404, _absent(console))
     app.add_middleware(Guard, access=entrance)  # type: ignore[arg-type]
@@ -268,8 +268,10 @@ def _dispose(console: Console) -> Callable[..., Any]:
             body += piece
             if len(body) > FORM:
                 return Response("this form is too large", 413)
-        asked = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=20))
-        score = asked.get("score", "")
+        try:
+            asked = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=20))
+        except ValueError:
+            return Response("this form has too many fields", 400)
         ask = Ask("/fraud", request.query_params)
         try:
             await run_in_threadpool(
@@ -278,7 +280,7 @@ def _dispose(console: Console) -> Callable[..., Any]:
                     asked.get("verdict", ""),
                     console.user,
                     asked.get("note", ""),
-                    score=float(score) if score.replace(".", "", 1).isdigit() else None,
+                    score=_score(asked.get("score", "")),
                     lsn=asked.get("lsn", ""),
                 )
             )
@@ -289,6 +291,14 @@ def _dispose(console: Console) -> Callable[..., Any]:
         return RedirectResponse(safe, 303)
 
     return dispose
+
+
+def _score(text: str) -> float | None:
+    """The score that a form tells, from 0 to 100; None for anything else."""
+    try:
+        return score if 0 <= (score := float(text)) <= 100 else None
+    except ValueError:
+        return None
 
 
 def address(host: str, port: int, token: str, path: str = "/overview") -> str:

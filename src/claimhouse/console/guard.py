@@ -131,7 +131,10 @@ def _same_origin(headers: Headers) -> bool:
         return False
     if origin is None:
         return True
-    return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    try:
+        return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    except ValueError:
+        return False
 
 
 def _equal(given: str, wanted: str) -> bool:

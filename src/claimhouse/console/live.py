@@ -40,7 +40,8 @@ def live(console: Console) -> Callable[..., Any]:
         """
         if console.streams >= STREAMS:
             return Response("too many live pages", 503)
-        number = int(request.headers.get("last-event-id") or since)
+        last = request.headers.get("last-event-id", "")
+        number = int(last) if last.isascii() and last.isdigit() else since
         if feed == HITS:
             told = _queue_news(console, request.query_params)
         else:

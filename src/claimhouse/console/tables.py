@@ -82,7 +82,7 @@ def table_page(reading: Reading, ask: Ask) -> Page:
     where = "true"
     if text:
         wanted = [column] if column in columns else columns
-        where = " OR ".join(f"contains(lower(CAST({quote(c)} AS VARCHAR)), {quote_text(text.lower())})" for c in wanted)
+        where = " OR ".join(f"contains(lower(CAST({quote(c)} AS VARCHAR)), {quote_text(text.lower())})" for c in wanted) or "false"
     keys = [c.name for c in shape.key] if shape.identity == "key" else []
     order = ", ".join(quote(k) + " DESC" for k in keys) or "ALL"
     size = PAGE if ask.face == "html" else ask.number("limit", ROWS if ask.face == "csv" else 1000, 1, ROWS)
@@ -136,7 +136,10 @@ class Absent(ClaimhouseError):
 
 def _name(reading: Reading, ask: Ask) -> TableName:
     parts = ask.parts
-    name = TableName(parts["source"], decode_name(parts["schema"]), decode_name(parts["table"]))
+    try:
+        name = TableName(parts["source"], decode_name(parts["schema"]), decode_name(parts["table"]))
+    except ValueError:
+        raise Absent("there is no such table in this lake", hint="see the list of tables") from None
     if name not in reading.session.states:
         raise Absent(f"there is no table {name.schema}.{name.name} in this lake", hint="see the list of tables")
     if hidden := reading.session.hidden(name):
