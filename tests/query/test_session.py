@@ -67,6 +67,27 @@ def test_a_number_beyond_38_digits_is_no_other_number(book: Book) -> None:
     ]
 
 
+def test_the_day_of_a_past_moment_is_that_of_its_newest_commit_in_the_books_zone(book: Book) -> None:
+    claim = book.table("claim", CLAIM)
+    book.cut()
+    first = book.commit(("c", claim, {"id": 1}), later=3600)  # 2023-11-14T23:13:20Z
+    book.cut()
+    book.flush()
+    book.commit(("c", claim, {"id": 2}), later=86_400)
+    last = book.cut().cut
+
+    def day(at: str | None, zone: str = "UTC") -> str:
+        with Session(book.lake, at=at, zone=zone) as session:
+            return str(session.day())
+
+    assert day(None) == "None"
+    assert day(f"0/{first:X}") == day(f"0/{first + 99:X}") == "2023-11-14"
+    assert day(f"0/{first:X}", "Europe/Berlin") == "2023-11-15"
+    assert day(f"cut:{last}") == day("xid:702") == "2023-11-15"
+    assert day("2023-11-14T23:30:00Z", "Asia/Tokyo") == "2023-11-15"
+    assert day("cut:1") == "None"
+
+
 ODD = ['T "q".x', "Mixed Case", "a.b", "1st", "é" * 31 + "x", "_op", "back\\slash", "semi;{}()=\n"]
 
 

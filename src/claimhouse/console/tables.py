@@ -82,7 +82,10 @@ def table_page(reading: Reading, ask: Ask) -> Page:
     where = "true"
     if text:
         wanted = [column] if column in columns else columns
-        where = " OR ".join(f"contains(lower(CAST({quote(c)} AS VARCHAR)), {quote_text(text.lower())})" for c in wanted) or "false"
+        where = (
+            " OR ".join(f"contains(lower(CAST({quote(c)} AS VARCHAR)), {quote_text(text.lower())})" for c in wanted)
+            or "false"
+        )
     keys = [c.name for c in shape.key] if shape.identity == "key" else []
     order = ", ".join(quote(k) + " DESC" for k in keys) or "ALL"
     size = PAGE if ask.face == "html" else ask.number("limit", ROWS if ask.face == "csv" else 1000, 1, ROWS)

@@ -55,7 +55,9 @@ def figures(
     naming file, input and column for a model that does not fit the tables.
     """
     figure = find(name)
-    values = bound(compose.parameters_of(figure), dict(params or {}), day_of(target))
+    chosen = dict(params or {})
+    today = date.max if chosen.get("valuation") is not None else day_of(target)
+    values = bound(compose.parameters_of(figure), chosen, today)
     if off := _missing(model, figure, given or {}):
         raise UsageError(f"the figure {name} is off: {'; '.join(off)}", hint=f"the model is {model.file}")
     query = compose.compose(figure, model, given=given, claims=claims)
@@ -99,11 +101,14 @@ def fitting(target: duckdb.DuckDBPyConnection | Session) -> Model:
 
 
 def day_of(target: duckdb.DuckDBPyConnection | Session) -> date:
-    """The day that valuations default to: that of a session's past moment where it is a time, else today in UTC."""
-    try:
-        return date.fromisoformat((getattr(target, "at", None) or "")[:10])
-    except ValueError:
+    """The day that valuations default to: that of a session's past moment, else today in UTC."""
+    at = getattr(target, "at", None)
+    if at is None or isinstance(target, duckdb.DuckDBPyConnection):
         return datetime.now(UTC).date()
+    try:
+        return date.fromisoformat(at[:10])
+    except ValueError:
+        return target.day() or datetime.now(UTC).date()
 
 
 def _missing(model: Model, figure: Figure, given: Mapping[str, str]) -> tuple[str, ...]:

@@ -50,6 +50,24 @@ class SourcePast:
         moment = pa.scalar(micros, pa.timestamp("us", tz="UTC"))
         return self._in_tail(lambda t: pc.greater(t["committed_at"], moment), first=True)
 
+    def committed_at(self, position: Position) -> int:
+        """The newest commit time up to a position, microseconds; 0 where there is none."""
+        place = f"({position.incarnation}, {position.lsn})"
+        files = self._transactions()
+        found = 0
+        if files:
+            found = self.connection.execute(
+                f"SELECT coalesce(max(epoch_us(committed_at)), 0) FROM read_parquet([{files}])"
+                f" WHERE {self._own()} AND (incarnation, end_lsn) <= {place}"
+            ).fetchall()[0][0]
+        for cut in self.snapshot.cuts:
+            if cut.mark.incarnation <= position.incarnation:
+                rows = cut.transactions()
+                if cut.mark.incarnation == position.incarnation:
+                    rows = rows.filter(pc.less_equal(rows["end_lsn"], position.lsn))
+                found = max(found, pc.max(rows["committed_at"].cast(pa.int64())).as_py() or 0)
+        return found
+
     def end_of_xid(self, xid: int) -> Position | None:
         """Where a transaction ends; of the newest incarnation, should its number have come twice."""
         return self._in_tail(lambda t: pc.equal(t["xid"], xid), first=False) or self._flushed(f"xid = {xid}", "DESC")
@@ -65,16 +83,23 @@ class SourcePast:
         later = self._flushed(f"cut > {cut}", "ASC") or self._in_tail(lambda t: pc.greater(t["cut"], cut), first=True)
         return Position(later.incarnation, later.lsn - 1) if later else self.newest
 
-    def _flushed(self, condition: str, order: str) -> Position | None:
+    def _transactions(self) -> str:
+        """The files of the flushed transactions as SQL lists them."""
         record = self.snapshot.record
-        version = record.transactions if record else None
-        files = delta.files(self.snapshot.lake, TRANSACTIONS, version)
-        if record is None or not files:
+        return ", ".join(
+            quote_text(f.uri)
+            for f in delta.files(self.snapshot.lake, TRANSACTIONS, record.transactions if record else None)
+        )
+
+    def _own(self) -> str:
+        return f"source = {quote_text(self.snapshot.source)} AND cut <= {self.snapshot.flushed}"
+
+    def _flushed(self, condition: str, order: str) -> Position | None:
+        files = self._transactions()
+        if not files:
             return None
-        listed = ", ".join(quote_text(f.uri) for f in files)
         rows = self.connection.execute(
-            f"SELECT incarnation, end_lsn FROM read_parquet([{listed}])"
-            f" WHERE source = {quote_text(self.snapshot.source)} AND cut <= {record.cut} AND {condition}"
+            f"SELECT incarnation, end_lsn FROM read_parquet([{files}]) WHERE {self._own()} AND {condition}"
             f" ORDER BY incarnation {order}, end_lsn {order} LIMIT 1"
         ).fetchall()
         return Position(*rows[0]) if rows else None

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pyarrow as pa
 
 from claimhouse.change import lsn_text
-from claimhouse.errors import LakeError, NotExact, QueryError
+from claimhouse.errors import LakeError, NotExact, QueryError, StorageGone
 from claimhouse.lake import deadletters
 from claimhouse.lake.deadletters import DeadLetter
-from claimhouse.lake.lake import Lake
+from claimhouse.lake.lake import LAKE, Lake
 from claimhouse.lake.registry import OPEN_END, TableState
 from claimhouse.lake.relation import files_sql
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of, take
@@ -115,6 +117,21 @@ class Session:
     def columns(self, table: TableName) -> list[str]:
         """The source's names of a table's columns at this session's moment."""
         return [c.name for c in self.states[table].shape_at(self.positions[table.source].lsn).columns]
+
+    def day(self) -> date | None:
+        """The day, in the book's zone, of a past moment: of the time it is, or of the newest commit in it.
+
+        None for now, and where nothing was committed yet.
+        """
+        if self.at is None:
+            return None
+        connection = Engine(self.lake, **self._options).connection
+        times = [
+            self._times.get(s) or SourcePast(snapshot, connection).committed_at(self.positions[s])
+            for s, snapshot in self.snapshots.items()
+        ]
+        newest = max(times, default=0)
+        return datetime.fromtimestamp(newest // 1_000_000, ZoneInfo(self._zone)).date() if newest else None
 
     def renewed(self) -> Session:
         """The same session opened anew, at the newest cuts unless it has a moment; it takes this one's engines over."""
@@ -350,4 +367,6 @@ def _take(lake: Lake, sources: Iterable[str] | None) -> tuple[dict[str, LakeSnap
             found[source] = take(lake, source)
         else:
             empty.append(source)
+    if not found and not empty and not lake.store.exists(LAKE):
+        raise StorageGone(f"the lake is no longer at {lake.location}", hint="is its storage there?")
     return found, empty
