@@ -1,4 +1,4 @@
-"""The console on lakes that nobody here has made: odd names, no claims book, malformed requests, a lake that vanishes."""
+"""The console on lakes that nobody here has made: odd names, no claims book, malformed requests, a lake that goes."""
 
 from __future__ import annotations
 
