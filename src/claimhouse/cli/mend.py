@@ -112,7 +112,7 @@ def repair(
     told = None
     with connect(found.dsn.reveal()) as conn:
         try:
-            insist_continuous(conn, Capabilities.of(conn), seen.registry, seen.mark)
+            insist_continuous(conn, found.dsn.reveal(), Capabilities.of(conn), seen.registry, seen.mark)
         except SlotLost as error:
             told = str(error)
     if told is not None and yes:

@@ -19,7 +19,7 @@ from claimhouse.lake.tail import CutMark
 from claimhouse.pipeline.copies import begin_copy
 from claimhouse.pipeline.options import CaptureOptions
 from claimhouse.postgres import catalog, publication
-from claimhouse.postgres.server import Capabilities, current_lsn
+from claimhouse.postgres.server import Capabilities, branched_at, current_lsn
 from claimhouse.table import Table
 
 
@@ -45,7 +45,9 @@ def insist_embedded(lake: Lake, source: str) -> None:
         )
 
 
-def insist_continuous(conn: psycopg.Connection, capabilities: Capabilities, registry: Registry, mark: CutMark) -> None:
+def insist_continuous(
+    conn: psycopg.Connection, dsn: str, capabilities: Capabilities, registry: Registry, mark: CutMark
+) -> None:
     """Raises SourceLost unless this source goes on from exactly where the lake's newest cut ends; SlotLost where it is
     the same history, and only the slot's changes are gone."""
 
@@ -71,6 +73,14 @@ def insist_continuous(conn: psycopg.Connection, capabilities: Capabilities, regi
     here = current_lsn(conn)
     if here < mark.end_lsn:
         raise lost(f"the server is at {lsn_text(here)}, behind the lake's {end}: it was restored from a backup")
+    if registry.timeline and capabilities.timeline != registry.timeline:
+        branched = branched_at(dsn, capabilities.timeline, registry.timeline)
+        if branched is None or branched < mark.end_lsn:
+            where = "" if branched is None else f" since {lsn_text(branched)}"
+            raise lost(
+                f"the server goes another way{where}: it was promoted or restored (timeline"
+                f" {capabilities.timeline}, was {registry.timeline}), and the lake ends at {end}"
+            )
     bridge = f"claimhouse repair --name {registry.source}: a new slot, and every table copied anew"
     slot = publication.slot_state(conn, registry.slot)
     if slot is None or slot.wal_status == "lost":

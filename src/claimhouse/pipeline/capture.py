@@ -160,6 +160,9 @@ class CaptureLoop:
         self.shapes = Shapes(self.registry, self._describe, self._copy_anew)
         self.copies = Copies(self.lake, self.registry, lambda: connect(options.dsn), self.shapes.changed, self.emit)
         self.admission = Admission(conn, options, self.registry, self._refused, self._waiting_for_slot)
+        if self.registry.timeline != capabilities.timeline:  # beyond where it branched off, only the new one is right
+            self.registry.timeline = capabilities.timeline
+            self.shapes.changed()
         self.copies.resume()
         fresh, self.begin = self.admission.start(first=mark is None)
         if mark is None:
@@ -205,7 +208,7 @@ class CaptureLoop:
         self._finish()
 
     def _insist_continuous(self, capabilities: Capabilities, mark: CutMark) -> None:
-        insist_continuous(self.admin, capabilities, self.registry, mark)
+        insist_continuous(self.admin, self.options.dsn, capabilities, self.registry, mark)
 
     def _open_stream(self) -> Stream:
         """The stream from where the lake ends; the server may need a moment to see that an earlier reader is gone."""

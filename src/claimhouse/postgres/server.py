@@ -21,6 +21,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import namedtuple_row
 
+from claimhouse.change import parse_lsn
 from claimhouse.errors import ClaimhouseError, NotReady, SettingsError, SlotBusy, SourceError, SourceGone
 
 SESSION: dict[str, str] = {
@@ -125,6 +126,18 @@ def explain(error: psycopg.Error, doing: str) -> ClaimhouseError:
     if state in ("42501", "53400", "55000", "0A000"):
         return NotReady(message, hint=hint or "claimhouse doctor names what is missing, with the SQL that mends it")
     return SourceError(message, hint=hint)
+
+
+def branched_at(dsn: str, timeline: int, earlier: int) -> int | None:
+    """Where the server's timeline left an earlier one, None where it does not come from that. Needs REPLICATION."""
+    if timeline < earlier:
+        return None
+    with connect(dsn, replication=True) as conn, explained("reading the timeline's history"):
+        row = conn.execute(f"TIMELINE_HISTORY {int(timeline)}".encode()).fetchone()
+    text = row[1] if row is not None else ""
+    lines = (text.decode() if isinstance(text, bytes) else text).splitlines()
+    found = [line.split() for line in lines if line.strip() and not line.startswith("#")]
+    return next((parse_lsn(words[1]) for words in found if words[0] == str(earlier)), None)
 
 
 def current_lsn(conn: psycopg.Connection[Any]) -> int:
