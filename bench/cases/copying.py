@@ -122,4 +122,6 @@ def peak_memory_mib(server: Embedded, folder: Path, scale: float) -> list[Figure
 
 def _memory(name: str, pid: int, watched: Watched, note: str) -> Figure:
     note += f"; {watched.most:.0f} MiB without the files that it maps"
-    return figure(f"peak_memory_mib_{name}", [peak_mib(pid)], "MiB", aim=AIM_MIB, note=note)
+    found = figure(f"peak_memory_mib_{name}", [peak_mib(pid)], "MiB", aim=AIM_MIB, note=note)
+    progress(f"{name}: {found.value:.0f} MiB")
+    return found
