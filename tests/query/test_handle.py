@@ -65,6 +65,16 @@ def test_tables_are_found_by_name_or_parts(book: Book) -> None:
             lake.table("claims")
 
 
+def test_names_are_listed_as_sql_takes_them(tmp_path: Path) -> None:
+    made = Book(tmp_path / "lake")
+    for name in ("order", "claim", "Größe", "at", "between"):
+        made.table(name, {"id": "int8"}, rows=[{"id": 7}])
+    made.cut()
+    with claimhouse.open(made.lake.location) as lake:
+        assert "claim" in lake.tables()
+        assert [lake.sql(f"SELECT id FROM {name}").relation.fetchall() for name in lake.tables()] == [[(7,)]] * 5
+
+
 def test_a_handle_stays_at_its_cut_until_it_is_refreshed(book: Book) -> None:
     with claimhouse.open(book.lake.location) as lake:
         table = lake.table("claim")

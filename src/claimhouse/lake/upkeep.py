@@ -30,7 +30,9 @@ def tidy(
 ) -> FlushRecord | None:
     """Whatever is due after a flush; the new record if versions moved. Raises LakeError, StorageGone."""
     made = compact(lake, source, record)
-    if record.flush % _SWEEP_EVERY == 0:
+    if (
+        record.flush % _SWEEP_EVERY < 3
+    ):  # a fold and a compaction take numbers too: from one flush to the next at most 3
         sweep(lake, source, made or record, retention=retention)
     return made
 

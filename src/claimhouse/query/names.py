@@ -8,8 +8,11 @@ unless the source itself has a table of that name.
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+import duckdb
 
 from claimhouse.errors import QueryError
 from claimhouse.query.guard import looks_like_file, quote
@@ -107,7 +110,17 @@ class Names:
 
 def written(path: Path) -> str:
     """A path as SQL: parts are quoted where they need it."""
-    return ".".join(p if p.isascii() and p.islower() and p.isidentifier() else quote(p) for p in path)
+    return ".".join(
+        p if p.isascii() and p.islower() and p.isidentifier() and p not in _reserved() else quote(p) for p in path
+    )
+
+
+@functools.cache
+def _reserved() -> frozenset[str]:
+    """The words that are no name without quotes."""
+    with duckdb.connect() as db:
+        found = db.execute("SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category <> 'unreserved'")
+        return frozenset(word for (word,) in found.fetchall())
 
 
 def _fold(path: Path) -> Path:
