@@ -504,6 +504,7 @@ def test_a_copy_killed_within_a_chunk_that_no_registry_tells_of_shows_no_deleted
         resync.ask(postgres.conn, postgres.execute("SELECT 't'::regclass::oid::bigint")[0][0])
     postgres.execute("INSERT INTO t SELECT g, repeat('x', 900) FROM generate_series(1, 3000) g")
     monkeypatch.setattr(copying, "CHUNK_BYTES", 1 << 17)
+    monkeypatch.setattr("claimhouse.pipeline.copying.LARGE_BYTES", 1 << 14)  # few pieces a cut
     real, cuts = Cutter.cut, []
 
     def killed(cutter: Cutter, pending: Any, *given: Any) -> Any:
