@@ -164,8 +164,10 @@ def test_programs_that_cannot_run_are_an_error_of_ours(tmp_path):
 
 
 def test_a_program_that_fails_is_told_by_its_own_reason_not_by_what_it_tidied_up_after(tmp_path):
-    programs = Path(tempfile.mkdtemp(dir="/var/tmp"))
-    programs.chmod(0o755)
+    install = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    install.chmod(0o755)
+    programs = install / "bin"
+    programs.mkdir()
     (programs / "initdb").write_text(
         "#!/bin/sh\necho 'initdb: error: no room' >&2; echo 'initdb: removing it' >&2; exit 1\n"
     )
@@ -176,7 +178,7 @@ def test_a_program_that_fails_is_told_by_its_own_reason_not_by_what_it_tidied_up
             server.start()
     finally:
         server.remove()
-        shutil.rmtree(programs)
+        shutil.rmtree(install)
 
 
 def test_a_server_that_does_not_come_up_says_where_to_look(own):

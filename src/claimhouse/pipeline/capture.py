@@ -109,7 +109,7 @@ class CaptureLoop:
         self.target: int | None = None
         self.idle_to = 0
         self.copied_before = summary.copied_rows
-        self.beat_at = time.monotonic()
+        self.beat_at = float("-inf")  # at once: a copy that is complete knows a time from then on
         self.looked_at: float | None = None
         self.look_seconds = 0.0
         self.flood = False
@@ -263,9 +263,9 @@ class CaptureLoop:
             # A server that asks is about to shut down: it waits until what it sent is confirmed.
             if stepped or raw.asked or self._due(now):
                 self._cut()
+            self._beat(now)
             if not self.shapes.dirty:
                 self.copies.start(self.cutter.position, self._before_copying)
-            self._beat(now)
             self._look(now)
             for thread in (self.copies.copier, self.flusher):
                 if thread.failed is not None:

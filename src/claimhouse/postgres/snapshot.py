@@ -298,11 +298,11 @@ def copy_out(conn: psycopg.Connection, statement: sql.Composable) -> Generator[b
     result = pgconn.exec_(statement.as_bytes(conn))
     if result.status != pq.ExecStatus.COPY_OUT:
         raise copy_error(result)
-    get, piece = pgconn.get_copy_data, bytearray()
+    get, piece, enough = pgconn.get_copy_data, bytearray(), min(_PIECE_BYTES, CHUNK_BYTES)
     size, row = get(0)  # libpq hands out one row a message: no more is done for each than to append it
     while size > 0:
         piece += row
-        if len(piece) >= _PIECE_BYTES:
+        if len(piece) >= enough:
             yield piece
             piece = bytearray()
         size, row = get(0)
