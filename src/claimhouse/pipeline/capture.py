@@ -231,7 +231,9 @@ class CaptureLoop:
 
     def _before_copying(self, states: Collection[TableState]) -> None:
         self.admission.publish()
-        later = [s for s in states if s.copies[-1].number > 1 and s.status not in ("errored", "gone")]
+        # One that goes on may have read all before a rewrite: it answers none.
+        new = [s for s in states if s.copies[-1].number > 1 and not s.copies[-1].rows and not s.copies[-1].blocks]
+        later = [s for s in new if s.status not in ("errored", "gone")]
         if later:
             self.shapes.copying(later, self.admission.marks([s.oid for s in later]))
 
@@ -320,6 +322,8 @@ class CaptureLoop:
             elif step.anew:
                 self.looked_at = None  # its shape may be another one by now
                 self.copies.anew(state, state.copies[-1].at)
+            elif self.copies.outdated(state, step):
+                self.copies.anew(state, step.at or 0)
             else:
                 if step.changes is not None:
                     self.pending.changes.append(step.changes)

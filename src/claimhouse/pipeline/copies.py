@@ -49,6 +49,7 @@ class Copies:
         self._lake, self._registry, self._changed, self._emit = lake, registry, changed, emit
         self._waiting: list[TableState] = []
         self._heights: dict[str, int] = {}  # folder -> H of a copy whose last row was read
+        self._read_as: dict[str, int] = {}  # and the version of the shape that it read
         self._parts: list[tuple[str, list[tuple[str, ...]], list[tuple[str, ...]]]] = []
         self._progress = False
 
@@ -113,6 +114,11 @@ class Copies:
                 found.append((state, step))
         return found
 
+    def outdated(self, state: TableState, step: Step) -> bool:
+        """Whether a copy stands behind a P at which the table had another shape than it reads: what was committed
+        before that is in the copy alone, and would lack a column's values there."""
+        return step.at is not None and state.shape_at(step.at).version != step.version
+
     def take(self, state: TableState, step: Step) -> None:
         """Notes a step's progress; its rows go into the same cut."""
         copy = state.copies[-1]
@@ -124,7 +130,7 @@ class Copies:
         copy.filenodes = step.filenodes or copy.filenodes
         copy.sees = step.sees or copy.sees
         if step.done is not None:
-            self._heights[step.folder] = step.done
+            self._heights[step.folder], self._read_as[step.folder] = step.done, step.version
         self._progress = True
         self._emit("copy", {"table": state.label, "rows": copy.rows, "blocks": copy.blocks, "total": step.total})
 
@@ -138,6 +144,10 @@ class Copies:
         for folder, height in list(self._heights.items()):
             if height <= end:
                 state = self._registry.tables[folder]
+                # Likewise of what one snapshot of a table without a key sees.
+                if state.copies[-1].sees and state.shape_at(height).version != self._read_as[folder]:
+                    self.anew(state, height)
+                    continue
                 state.copies[-1].exact_from = height
                 state.copies[-1].exact_at = committed_at
                 state.inexact = [(a, height if b == OPEN_END else b) for a, b in state.inexact]

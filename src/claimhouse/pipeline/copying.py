@@ -53,7 +53,7 @@ class Job:
 @dataclass(slots=True)
 class Step:
     """What a copy tells the cutter: rows, progress, and in the end H (`done`), an error, that it must start `anew`, or
-    another P (`at`)."""
+    another P (`at`). With P and H comes the version of the table's shape that is read."""
 
     folder: str
     copy: int
@@ -66,6 +66,7 @@ class Step:
     error: str | None = None
     anew: bool = False
     at: int | None = None
+    version: int = 0
 
     @property
     def large(self) -> bool:
@@ -211,7 +212,7 @@ class Copier(threading.Thread):
         self._wait(border)  # no row of a cut stands beyond the cut's end
         for job in jobs:
             job.copy.at = border
-            self._send(Step(job.folder, job.copy.number, at=border))
+            self._send(Step(job.folder, job.copy.number, at=border, version=job.table.version))
 
     def _copy_keyed(self, conn: psycopg.Connection, job: Job, filenodes: str) -> int:
         """Reads a table chunk by chunk; the next `_seq`."""
@@ -248,7 +249,7 @@ class Copier(threading.Thread):
                         again.append((job, self._read_keys(conn, job, seq, keys)))
                         continue
                     # H is the border itself: read after the last read, and every key changed up to it was looked at.
-                    self._send(Step(job.folder, job.copy.number, done=border))
+                    self._send(Step(job.folder, job.copy.number, done=border, version=job.table.version))
                     self._ended(job)
             taken_to, first, read = border, False, again
 
@@ -275,7 +276,8 @@ class Copier(threading.Thread):
                 self._send(Step(job.folder, job.copy.number, piece, sees=sees))
             if self._halt.is_set():
                 return
-        self._send(Step(job.folder, job.copy.number, sees=sees, done=current_lsn(conn)))
+        done = current_lsn(conn)
+        self._send(Step(job.folder, job.copy.number, sees=sees, done=done, version=job.table.version))
 
     def _send(self, step: Step) -> None:
         while step.large and not self._large.acquire(timeout=0.2):

@@ -21,8 +21,6 @@ from claimhouse.pipeline.flushing import Flusher
 from claimhouse.pipeline.shapes import Shapes
 from claimhouse.table import Table
 
-NOTE_SHARE = 0.05  # of the time, that registries which tell of copies alone may take: each tells of all tables
-
 
 @dataclass(slots=True)
 class Pending:
@@ -60,7 +58,6 @@ class Cutter:
         self._tail, self._shapes, self._flusher, self._confirm = tail, shapes, flusher, confirm
         self._max_committed_at = mark.max_committed_at if mark else 0
         self._registry_name = mark.registry if mark else ""
-        self._note_from = 0.0
 
     @property
     def number(self) -> int:
@@ -78,8 +75,7 @@ class Cutter:
             deadletters.put(self._tail.lake, self._tail.source, self.number + 1, table.folder, lsn, message)
             self._shapes.errored(table.folder, lsn, message)
         self._max_committed_at = max(self._max_committed_at, pending.max_committed_at)
-        if self._shapes.dirty or time.monotonic() >= self._note_from:
-            copies.complete(end, self._max_committed_at)
+        copies.complete(end, self._max_committed_at)
         if self._shapes.dirty or not self._registry_name:
             self._save(copies)
         record = self._flusher.record
@@ -105,10 +101,7 @@ class Cutter:
         return self.mark
 
     def _save(self, copies: Copies) -> None:
-        began = time.monotonic()
         self._registry_name = registry.save(self._tail.owner, self._shapes.registry, self.number + 1)
         self.saved = self._shapes.registry.copy()
         self._shapes.dirty = False
         copies.noted()
-        now = time.monotonic()
-        self._note_from = now + (now - began) / NOTE_SHARE
