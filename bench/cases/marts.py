@@ -42,7 +42,7 @@ def mart_refresh_ms(server: Embedded, folder: Path, scale: float) -> list[Figure
                 runs: list[float] = []
                 for _ in range(2 if scale < 1 else 15):
                     changed = conn.execute(
-                        "UPDATE reserve_txn SET reason = reason WHERE reserve_txn_id IN (SELECT min(reserve_txn_id)"
+                        "UPDATE reserve_txn SET amount = amount + 1 WHERE reserve_txn_id IN (SELECT min(reserve_txn_id)"
                         " FROM reserve_txn GROUP BY claim_id ORDER BY random() LIMIT %s)",
                         (claims,),
                     ).rowcount
