@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -86,7 +85,7 @@ def keep(lake: Lake, source: str, folder: str, entry: TableRecord, copy: Copy) -
 def newest(lake: Lake, source: str, folder: str, position: tuple[int, int], copy: Copy) -> Base | None:
     """The newest base at or before (incarnation, end LSN) that was made on that copy. Raises LakeError."""
     cuts = _cuts(lake, source, folder)
-    found = bisect_right(_Lazy(cuts, lambda cut: _load(lake, source, folder, cut).position), position)
+    found = bisect_right(cuts, position, key=lambda cut: _load(lake, source, folder, cut).position)
     base = _load(lake, source, folder, cuts[found - 1]) if found else None
     return base if base and base.copy == copy.number else None
 
@@ -111,16 +110,3 @@ def _load(lake: Lake, source: str, folder: str, cut: int) -> Base:
     except (KeyError, ValueError, TypeError) as error:
         hint = "restore it from a copy, or remove it: the log holds what it says"
         raise LakeError(f"{key} is damaged", hint=hint) from error
-
-
-class _Lazy(Sequence[Any]):
-    """Values that are worked out only where a search looks."""
-
-    def __init__(self, keys: Sequence[int], value: Callable[[int], Any]) -> None:
-        self._keys, self._value = keys, value
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._value(self._keys[place])

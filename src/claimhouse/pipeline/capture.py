@@ -109,7 +109,7 @@ class CaptureLoop:
         self.target: int | None = None
         self.idle_to = 0
         self.copied_before = summary.copied_rows
-        self.beat_at = float("-inf")  # at once: a copy that is complete knows a time from then on
+        self.beat_at = -math.inf  # at once: a copy that is complete knows a time from then on
         self.looked_at: float | None = None
         self.look_seconds = 0.0
         self.flood = False
@@ -435,8 +435,7 @@ class CaptureLoop:
         """A last cut, a last flush, and a cut that names it."""
         self.copies.copier.stop()
         # Else a DDL that a later run notices would blur what this one knows.
-        surveyed = self.summary.transactions and self.registry.surveyed > self.cutter.saved.surveyed
-        if surveyed or self.copies.unnoted:
+        if self.summary.transactions and self.registry.surveyed > self.cutter.saved.surveyed:
             self.shapes.changed()
         if self.pending.since is not None or self.shapes.dirty:
             self._cut()

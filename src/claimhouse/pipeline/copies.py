@@ -1,8 +1,7 @@
 """Which tables are being copied, from the cutter's side: what to begin, what came, what is complete.
 
 A copy begins only once a cut's registry knows of it, so that a kill resumes it; it is complete with the first cut that
-has passed its H, or a later one, and from that cut on readers see it. What it has read since the last registry is read
-again after a kill.
+has passed its H, and from that cut on readers see it.
 """
 
 from __future__ import annotations
@@ -51,15 +50,6 @@ class Copies:
         self._heights: dict[str, int] = {}  # folder -> H of a copy whose last row was read
         self._read_as: dict[str, int] = {}  # and the version of the shape that it read
         self._parts: list[tuple[str, list[tuple[str, ...]], list[tuple[str, ...]]]] = []
-        self._progress = False
-
-    @property
-    def unnoted(self) -> bool:
-        """Whether the newest registry does not tell all that the copies have come to."""
-        return self._progress or bool(self._heights)
-
-    def noted(self) -> None:
-        self._progress = False
 
     @property
     def busy(self) -> bool:
@@ -131,16 +121,14 @@ class Copies:
         copy.sees = step.sees or copy.sees
         if step.done is not None:
             self._heights[step.folder], self._read_as[step.folder] = step.done, step.version
-        self._progress = True
+        self._changed()
         self._emit("copy", {"table": state.label, "rows": copy.rows, "blocks": copy.blocks, "total": step.total})
 
     def complete(self, end: int, committed_at: int) -> None:
-        """A cut up to `end` is about to be made: the copies whose H it passes are exact from there. It tells of all.
+        """A cut up to `end` is about to be made: the copies whose H it passes are exact from there.
 
         `committed_at` is the running maximum of commit times in that cut, microseconds.
         """
-        if self._progress:
-            self._changed()
         for folder, height in list(self._heights.items()):
             if height <= end:
                 state = self._registry.tables[folder]

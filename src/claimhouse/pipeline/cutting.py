@@ -77,7 +77,9 @@ class Cutter:
         self._max_committed_at = max(self._max_committed_at, pending.max_committed_at)
         copies.complete(end, self._max_committed_at)
         if self._shapes.dirty or not self._registry_name:
-            self._save(copies)
+            self._registry_name = registry.save(self._tail.owner, self._shapes.registry, self.number + 1)
+            self.saved = self._shapes.registry.copy()
+            self._shapes.dirty = False
         record = self._flusher.record
         failpoint.hit("cut.before_append")
         self.mark = self._tail.append(
@@ -99,9 +101,3 @@ class Cutter:
         copies.reached(end)
         self._flusher.cut_made(self.mark, self.saved, pending.bytes)
         return self.mark
-
-    def _save(self, copies: Copies) -> None:
-        self._registry_name = registry.save(self._tail.owner, self._shapes.registry, self.number + 1)
-        self.saved = self._shapes.registry.copy()
-        self._shapes.dirty = False
-        copies.noted()

@@ -264,7 +264,7 @@ class Session:
         return None
 
     def _any_engine(self) -> Engine:
-        return next(iter((*self._engines, *self._earlier)))
+        return (self._engines or self._earlier)[0]
 
     def _catalog(self, named: dict[Path, Shown]) -> Engine:
         """An engine for one statement about tables: every visible one is there, empty unless the statement names it."""
