@@ -7,7 +7,7 @@ columns below stand before them. Order is (`_incarnation`, `_end_lsn`, `_seq`). 
 `_incarnation`   grows when the source is rebuilt or failed over
 `_end_lsn`       end LSN of the commit; of an `r` row the position P that its copy counts for
 `_seq`           place within the transaction (its numbers may differ between runtimes)
-`_xid`           64-bit transaction id; NULL for `r`
+`_xid`           64-bit transaction id; NULL for `r`, and for a correction: a change without an event of the source's
 `_committed_at`  commit time, microseconds, UTC; of an `r` row the time it was read
 `_cut`           number of the cut that brought it
 `_schema`        version of the table's shape that it was written under

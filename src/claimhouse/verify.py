@@ -9,6 +9,7 @@ for by name. The lake's values are rendered back to PostgreSQL's text by another
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,15 +22,13 @@ from psycopg import sql
 
 from claimhouse.change import lsn_text
 from claimhouse.errors import LakeError, NotReady, SourceGone
-from claimhouse.lake import delta
-from claimhouse.lake.defaults import quoted, text_literal
-from claimhouse.lake.lake import TRANSACTIONS, Lake, open_lake
+from claimhouse.lake.defaults import quoted
+from claimhouse.lake.held import Held, aligned
+from claimhouse.lake.lake import Lake, open_lake
 from claimhouse.lake.registry import TableState
-from claimhouse.lake.relation import files_sql
-from claimhouse.lake.snapshot import LakeSnapshot, schema_of, take
-from claimhouse.lake.state import may_be_exact, seen, state_columns, state_sql
+from claimhouse.lake.snapshot import LakeSnapshot, take
+from claimhouse.pipeline.comparing import exact_texts, texts_of, typed_keys
 from claimhouse.postgres import catalog
-from claimhouse.postgres.rows import exact_of
 from claimhouse.postgres.server import Capabilities, connect, current_lsn
 from claimhouse.postgres.snapshot import (
     Gone,
@@ -265,9 +264,10 @@ class _Verifying:
 
     def _lake_keys(self, snapshot: LakeSnapshot, state: TableState) -> Iterator[list[pa.Array]]:
         table = state.table
-        with _Rows(snapshot, state, None) as rows:
-            for batch in rows.batches([c.physical for c in table.key]):
-                yield [_rendered(batch, c) for c in table.key]
+        names = ", ".join([*(quoted(c.physical) for c in table.key), "_exact"])
+        with _held(snapshot, state, None) as held:
+            for batch in held.db.sql(f"SELECT {names} FROM ({held.sql})").to_arrow_reader(50_000):
+                yield [texts_of(batch, c) for c in table.key]
 
     def _pair(
         self,
@@ -288,11 +288,11 @@ class _Verifying:
             if keys is not None:
                 given = [pa.array([k[i] for k in keys], pa.string()) for i in range(len(table.key))]
                 wanted = [pa.concat_arrays([a, b]) for a, b in zip(wanted, given, strict=True)]
-            with _Rows(snapshot, now, chunk.sees) as rows:
-                if rows.ahead():
+            with _held(snapshot, now, chunk.sees) as held:
+                if held.ahead():
                     time.sleep(0.2)  # a fold holds what this chunk did not see yet: read it again
                     continue
-                return chunk, rows.of_keys(table, wanted)
+                return chunk, held.db.sql(held.of_keys(table.key, typed_keys(table.key, wanted))).to_arrow_table()
         raise LakeError(
             f"table {state.label} was folded faster than it could be compared",
             hint="run verify again, or --one-snapshot",
@@ -314,14 +314,14 @@ class _Verifying:
 
     def _compare(self, table: Table, chunk: _Chunk, held: pa.Table, report: TableReport) -> None:
         """Aligns both sides by key and tells each row that differs."""
-        ours = [_rendered(held, c) for c in table.key]
+        ours = [texts_of(held, c) for c in table.key]
         theirs = [chunk.texts[table.columns.index(c)] for c in table.key]
-        left, right, extra, lacking = _aligned(ours, theirs)
+        left, right, extra, lacking = aligned(ours, theirs)
         differs = pa.array([False] * len(left), pa.bool_())
         masks: dict[str, pa.Array] = {}
         for column, text in zip(table.columns, chunk.texts, strict=True):
             values = held.column(column.physical).combine_chunks().take(left)
-            exact = _exact(held, column).take(left)
+            exact = exact_texts(held, column).take(left)
             masks[column.name] = pc.invert(same_text(values, exact, text.take(right), column))
             differs = pc.or_(differs, masks[column.name])
         for place in pc.indices_nonzero(differs).to_pylist():
@@ -341,8 +341,8 @@ class _Verifying:
         chunk = self._read(table, sql.SQL(""))
         report.longest = time.monotonic() - began
         snapshot = self._caught_up(chunk.lsn)
-        with _Rows(snapshot, snapshot.registry.tables[state.folder], chunk.sees) as rows:
-            held = pa.Table.from_batches(rows.batches(), schema=rows.schema())
+        with _held(snapshot, snapshot.registry.tables[state.folder], chunk.sees) as rows:
+            held = rows.db.sql(rows.sql).to_arrow_table()
         report.rows, report.chunks = chunk.rows, 1
         if not table.columns:
             if missing := chunk.rows - held.num_rows:
@@ -350,7 +350,7 @@ class _Verifying:
             return
         names = [f"c{i}" for i in range(len(table.columns))]
         theirs = [_comparable_text(t, c) for t, c in zip(chunk.texts, table.columns, strict=True)]
-        ours = [_comparable_text(_rendered(held, c), c) for c in table.columns]
+        ours = [_comparable_text(texts_of(held, c), c) for c in table.columns]
         with duckdb.connect() as db:
             db.register("theirs", pa.Table.from_arrays(theirs, names=names))
             db.register("ours", pa.Table.from_arrays(ours, names=names))
@@ -412,79 +412,11 @@ class _Verifying:
             raise SourceGone("the connection broke while waiting for the lake") from error
 
 
-class _Rows:
-    """A table's rows in the lake, as one snapshot of PostgreSQL (or, None, the newest cut) sees them."""
-
-    def __init__(self, snapshot: LakeSnapshot, state: TableState, sees: str | None) -> None:
-        self.snapshot, self.state, self.sees = snapshot, state, sees
-        copy = state.copy_at(snapshot.mark.end_lsn)
-        if copy is None:
-            raise LakeError(f"table {state.label} is not visible in the lake")
-        self.copy = copy
-        self.db = duckdb.connect()
-        snapshot.lake.store.attach(self.db)
-        record = snapshot.record.table(state.folder) if snapshot.record else None
-        self.has_base = bool(record and record.current is not None and record.current_copy == copy.number)
-        self.base = snapshot.current_files(state.folder) if self.has_base else []
-        self.after = record.current_cut if record and self.has_base else 0  # an empty `current` stands for the log, too
-        schema = schema_of(state)
-        log = [f.uri for f in snapshot.changes_files(state.folder, cut_from=self.after + 1)]
-        self.db.register("tail", snapshot.tail(state.folder) or schema.empty_table())
-        self.db.execute(
-            f"CREATE VIEW log AS {files_sql(log, schema, f'_cut > {self.after}')} UNION ALL BY NAME FROM tail"
-        )
-        if self.has_base:
-            self.db.execute(f"CREATE VIEW base AS {files_sql([f.uri for f in self.base], schema)}")
-        self.sql = state_sql(state, log="log", copy=copy, base="base" if self.has_base else None, seen_by=sees)
-
-    def __enter__(self) -> _Rows:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.db.close()
-
-    def ahead(self) -> bool:
-        """Whether `current` may hold a transaction that the snapshot does not see."""
-        record = self.snapshot.record
-        if self.sees is None or not self.has_base or record is None:
-            return False
-        files = delta.files(self.snapshot.lake, TRANSACTIONS, record.transactions)
-        if not files:
-            return False
-        listed = ", ".join(text_literal(f.uri) for f in files)
-        found = self.db.execute(
-            f"SELECT 1 FROM (SELECT xid AS _xid FROM read_parquet([{listed}])"
-            f" WHERE source = {text_literal(self.snapshot.source)} AND cut <= {self.after})"
-            f" WHERE NOT {seen(self.sees)} LIMIT 1"
-        ).fetchone()
-        return found is not None
-
-    def schema(self) -> pa.Schema:
-        return self.db.sql(f"SELECT * FROM ({self.sql}) LIMIT 0").to_arrow_table().schema
-
-    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        names = "*" if columns is None else ", ".join([*map(quoted, columns), "_exact"])
-        yield from self.db.sql(f"SELECT {names} FROM ({self.sql})").to_arrow_reader(50_000)
-
-    def of_keys(self, table: Table, keys: list[pa.Array]) -> pa.Table:
-        """The live rows that have one of these keys (PostgreSQL's text, an array per key column)."""
-        columns: list[pa.Array] = []
-        names: list[str] = []
-        match: list[str] = []
-        for i, (column, text) in enumerate(zip(table.key, keys, strict=True)):
-            typed, exact = cast(text, column)
-            columns.append(typed)
-            names.append(f"k{i}")
-            match.append(f"s.{quoted(column.physical)} IS NOT DISTINCT FROM w.k{i}")
-            if may_be_exact(column.kind):
-                columns.append(exact if exact is not None else pa.nulls(len(text), pa.string()))
-                names.append(f"x{i}")
-                match.append(f"coalesce(s._exact[{text_literal(column.physical)}], '') = coalesce(w.x{i}, '')")
-        self.db.register("wanted", pa.Table.from_arrays(columns, names=names))
-        shown = ", ".join(quoted(c) for c in state_columns(table))
-        return self.db.sql(
-            f"SELECT {shown} FROM ({self.sql}) s SEMI JOIN wanted w ON {' AND '.join(match)}"
-        ).to_arrow_table()
+@contextlib.contextmanager
+def _held(snapshot: LakeSnapshot, state: TableState, sees: str | None) -> Iterator[Held]:
+    with duckdb.connect() as db:
+        snapshot.lake.store.attach(db)
+        yield Held(db, snapshot, state, sees)
 
 
 def _after(table: Table, after: tuple[str, ...] | None, limit: int) -> sql.Composable:
@@ -502,44 +434,12 @@ def _remember(db: duckdb.DuckDBPyConnection, keys: list[pa.Array]) -> None:
         db.unregister("chunk")
 
 
-def _aligned(ours: list[pa.Array], theirs: list[pa.Array]) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
-    """(places in ours, places in theirs) of rows with the same key, places only in ours, places only in theirs."""
-    names = [f"k{i}" for i in range(len(ours))]
-    with duckdb.connect() as db:
-        for name, keys in (("ours", ours), ("theirs", theirs)):
-            places = pa.array(range(len(keys[0])), pa.int64())
-            db.register(name, pa.Table.from_arrays([*keys, places], names=[*names, "place"]))
-        match = " AND ".join(f"o.{n} = t.{n}" for n in names)
-        pairs = (
-            db.sql(f"SELECT o.place AS a, t.place AS b FROM ours o FULL JOIN theirs t ON {match}")
-            .to_arrow_table()
-            .combine_chunks()
-        )
-    a, b = pairs.column("a").combine_chunks(), pairs.column("b").combine_chunks()
-    both = pc.and_(a.is_valid(), b.is_valid())
-    return a.filter(both), b.filter(both), a.filter(b.is_null()), b.filter(a.is_null())
-
-
-def _rendered(rows: pa.Table | pa.RecordBatch, column: Column) -> pa.Array:
-    values = rows.column(column.physical)
-    return render(_flat(values), _exact(rows, column), column)
-
-
-def _exact(rows: pa.Table | pa.RecordBatch, column: Column) -> pa.Array:
-    exact = _flat(rows.column("_exact"))
-    return exact_of(exact, column.physical) if may_be_exact(column.kind) else pa.nulls(len(exact), pa.string())
-
-
 def _comparable_text(text: pa.Array, column: Column) -> pa.Array:
     """One spelling per value: floats as their shortest text by our own rule, whatever side they come from."""
     if column.kind in ("float4", "float8"):
         typed, _ = cast(text, column)
         return render(typed, None, column)
     return text
-
-
-def _flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
 def _key(table: Table, keys: list[pa.Array], place: int) -> dict[str, str]:

@@ -39,12 +39,20 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["claimhouse.pipeline.capture", "tests.model.harness"])
 
 KILLS = 4
+LOSSES = 0.15  # of the kills, after which the slot is lost as well
 BY_TIME = 6  # past moments of a round that are asked for by their time as well
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def capture_process(
-    dsn: str, location: str, once: bool, failpoint_name: str, log: str, options: dict[str, Any], spill_bytes: int
+    dsn: str,
+    location: str,
+    once: bool,
+    failpoint_name: str,
+    log: str,
+    options: dict[str, Any],
+    spill_bytes: int,
+    repair: bool,
 ) -> None:
     """What the captured process runs: exit code 0 done, 3 a claimhouse error (told in the log)."""
     from claimhouse.errors import ClaimhouseError
@@ -63,6 +71,7 @@ def capture_process(
         flush_interval=0.15,
         once=once,
         spill_bytes=spill_bytes,
+        repair=repair,
     )
     try:
         Capture(asked).run(stop)
@@ -79,7 +88,8 @@ def capture_process(
 
 @dataclass(slots=True)
 class Round:
-    """`kills` and `compared` are counted, so that a test can insist that they happened."""
+    """`kills` and `compared` are counted, so that a test can insist that they happened. `lost`: slots dropped between
+    two processes, while the application went on writing."""
 
     seed: int
     dsn: str
@@ -89,6 +99,7 @@ class Round:
     storage_options: dict[str, str] = field(default_factory=dict)
     steps: int = 120
     kills: int = 0
+    lost: int = 0
     failpoints: list[str] = field(default_factory=list)
     compared: int = 0
     by_time: int = 0
@@ -114,6 +125,8 @@ class Round:
                 armed = rng.choice(failpoint.NAMES) + f":{rng.randint(1, 4)}" if rng.random() < 0.6 else ""
                 with self._process(False, armed, spill) as process:
                     self._drive(app, rng, process, self.steps // KILLS)
+                if rng.random() < LOSSES:
+                    self._lose_slot(app, rng)
             app.settle()
             self._run_once(spill)
             self._compare(app.states, rng)
@@ -137,13 +150,37 @@ class Round:
             raise AssertionError(f"capture ended by itself ({process.exitcode}): {self._log()}")
         self.kills += 1
 
+    def _lose_slot(self, app: Application, rng: random.Random) -> None:
+        """Drops the slot where there is one already: what the application does now comes by no event."""
+        with psycopg.connect(self.dsn, autocommit=True) as admin:
+            slots = "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()"
+            deadline = time.monotonic() + 20
+            while (found := admin.execute(slots).fetchone()) is not None:
+                try:
+                    admin.execute("SELECT pg_drop_replication_slot(%s)", found)
+                    self.lost += 1
+                except (psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):  # its reader died just now
+                    assert time.monotonic() < deadline, "the slot stays in use"
+                    time.sleep(0.02)
+        for _ in range(rng.randint(0, 12)):
+            app.step()
+
     @contextmanager
     def _process(self, once: bool, armed: str, spill: int) -> Iterator[Any]:
         if armed:
             self.failpoints.append(armed)
         process = _context.Process(
             target=capture_process,
-            args=(self.dsn, self.location, once, armed, str(self.folder / "log"), self.storage_options, spill),
+            args=(
+                self.dsn,
+                self.location,
+                once,
+                armed,
+                str(self.folder / "log"),
+                self.storage_options,
+                spill,
+                self.lost > 0,
+            ),
             daemon=True,
         )
         process.start()

@@ -1,4 +1,4 @@
-"""`claimhouse resync` and `claimhouse repair`: tables copied anew, one by one or after a loss."""
+"""`claimhouse resync` and `claimhouse repair`: tables copied anew, or compared and corrected after a loss."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ def repair(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on after the replication slot was lost, dropped or moved: a new slot, and every table copied anew.
+    """Go on after the replication slot was lost, dropped or moved: a new slot, and every table compared and corrected.
 
-    What was committed meanwhile is in the copies, its single versions are lost: moments in between are named as not
-    exact, and refused. Earlier history stays as it is. Exits 0 where nothing is lost, 1 where --yes is to be said, 2
-    where the distributed runtime captures the source: its slot is Debezium's.
+    Only rows that differ come into the lake (a table without a key is copied anew). The single versions between are
+    lost: moments in between are named as not exact, and refused. Earlier history stays as it is. Exits 0 where nothing
+    is lost, 1 where --yes is to be said, 2 where the distributed runtime captures the source: its slot is Debezium's.
 
     \b
     Examples:
@@ -123,11 +123,11 @@ def repair(
     elif told is None:
         say(f"{chosen}: nothing is lost; the slot goes on where the lake ends")
     elif yes:
-        say(f"{chosen}: {len(tables)} tables were copied anew; next: claimhouse run")
+        say(f"{chosen}: {len(tables)} tables were compared and corrected; next: claimhouse run")
     else:
         rows = sum(s.copies[-1].rows for s in tables if s.copies)
         print(told)
-        say(f"{len(tables)} tables with about {rows:,} rows would be copied anew; next: the same with --yes")
+        say(f"{len(tables)} tables with about {rows:,} rows would be compared; next: the same with --yes")
     if told is not None and not yes:
         raise typer.Exit(1)
 
@@ -149,7 +149,7 @@ def _capture_once(settings: Settings, name: str, source: Source, *, repair: bool
     from claimhouse.cli.run import capture_of, in_words, stopping
 
     def tell(kind: str, fields: dict[str, object]) -> None:
-        if kind not in ("cut", "copy") and (words := in_words(kind, fields)):
+        if kind not in ("cut", "copy", "compare") and (words := in_words(kind, fields)):
             say(words)
 
     capture = capture_of(settings, name, source, once=True, tell=tell)

@@ -199,6 +199,10 @@ def in_words(kind: str, fields: Mapping[str, Any]) -> str:
             return f"copying {table}: {fields['rows']:,} rows{of}"
         case "copied":
             return f"copied {table}: {fields['rows']:,} rows"
+        case "compare":
+            return f"comparing {table}: {fields['rows']:,} rows, page {fields['blocks']:,} of {fields['total']:,}"
+        case "compared":
+            return f"compared {table}: {fields['rows']:,} rows corrected"
         case "refused":
             return f"{table} is not captured: {fields['reason']}"
         case "reconnect":

@@ -42,6 +42,11 @@ class Copy:
     blocks: int = 0
     rows: int = 0
 
+    @property
+    def unread(self) -> bool:
+        """Whether it follows another one and has read nothing yet: its P is still to be set."""
+        return self.number > 1 and not self.rows and not self.blocks
+
 
 OPEN_END = 1 << 62  # the end of a range that is not exact until a new copy is complete
 
@@ -51,7 +56,8 @@ class TableState:
     """One source table. `versions`: shapes, oldest first; `inexact`: LSN ranges [from, to) not known exactly.
 
     `errored_at`: where it was stopped, or, of one that is gone, where it was missed first. `lossy`: by column, what its
-    streamed values lose on the way here (of the embedded runtime nothing).
+    streamed values lose on the way here (of the embedded runtime nothing). `doubtful`: rows may have changed without an
+    event, and are to be compared with the source's.
     """
 
     oid: int
@@ -67,6 +73,7 @@ class TableState:
     copies_begun: int = 0
     inexact: list[tuple[int, int]] = field(default_factory=list)
     lossy: dict[str, str] = field(default_factory=dict)
+    doubtful: bool = False
     storage: dict[str, Any] = field(default_factory=dict)  # what betrays a rewrite: postgres.catalog.Mark
 
     @property

@@ -64,7 +64,7 @@ def state_sql(
 
     `log` names a relation of log rows (after `base`, if there is one; None: there are none), `base` one of `current`
     rows, made on the same copy; both must have every column of the shapes concerned. `upto` is (incarnation, end LSN),
-    included; None: all. `seen_by` (pg_snapshot text): only the transactions that this snapshot of PostgreSQL sees; of a
+    included; None: all. `seen_by` (pg_snapshot text): corrections, and the transactions that this snapshot sees; of a
     copy made in one snapshot (`copy.sees`) the transactions that it saw do not count again. `versions`: the shapes that
     the log's rows have (None: any), `missing`: whether any may have `_missing`.
     """
@@ -192,7 +192,7 @@ class _Writer:
         if copy.sees is not None:
             where.append(f"NOT {seen(copy.sees)}")
         if self.seen_by is not None:
-            where.append(seen(self.seen_by))
+            where.append(f"(_xid IS NULL OR {seen(self.seen_by)})")  # corrections are of what everybody sees
         if era is not None:
             where.append(f"_schema BETWEEN {era[0].version} AND {era[-1].version}")
         names = ", ".join(map(quoted, columns))

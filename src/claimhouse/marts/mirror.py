@@ -238,7 +238,8 @@ def _print(state: TableState, names: Iterable[str]) -> tuple[object, ...]:
     """What of a table's state decides how its log rows are read."""
     held = {c.name: (c.physical, c.kind, c.key) for c in state.table.columns}
     copies = tuple((c.number, c.exact_from) for c in state.copies)
-    return (state.status == "gone", state.table.identity, copies, *(held.get(n) for n in names))
+    # Where changes were lost, an insert may bring a row again that was deleted unseen.
+    return (state.status == "gone", state.table.identity, copies, *state.inexact, *(held.get(n) for n in names))
 
 
 def _log_rows(cuts: Sequence[Cut], state: TableState, kept: _Kept) -> list[pa.Table]:

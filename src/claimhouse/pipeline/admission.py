@@ -81,7 +81,7 @@ def insist_continuous(
                 f"the server goes another way{where}: it was promoted or restored (timeline"
                 f" {capabilities.timeline}, was {registry.timeline}), and the lake ends at {end}"
             )
-    bridge = f"claimhouse repair --name {registry.source}: a new slot, and every table copied anew"
+    bridge = f"claimhouse repair --name {registry.source}: a new slot, and every table compared and corrected"
     slot = publication.slot_state(conn, registry.slot)
     if slot is None or slot.wal_status == "lost":
         state = "missing" if slot is None else "lost"

@@ -157,7 +157,7 @@ class CaptureLoop:
                 bridged = True
         self.summary.slot = self.registry.slot
         self.xids = Xids.of(conn)
-        self.shapes = Shapes(self.registry, self._describe, self._copy_anew)
+        self.shapes = Shapes(self.registry, self._describe, self._copy_anew, self._doubt)
         self.copies = Copies(self.lake, self.registry, lambda: connect(options.dsn), self.shapes.changed, self.emit)
         self.admission = Admission(conn, options, self.registry, self._refused, self._waiting_for_slot)
         if self.registry.timeline != capabilities.timeline:  # beyond where it branched off, only the new one is right
@@ -177,13 +177,13 @@ class CaptureLoop:
         self._look(time.monotonic())
 
     def _bridge(self, mark: CutMark) -> int:
-        """A slot of its own again, and every table copied anew: what the old slot would have brought is a range that
-        is not known exactly. The position to stream from."""
+        """A slot of its own again, and every table compared: what the old slot would have brought is a range that is
+        not known exactly. The position to stream from."""
         begin = self.admission.renew_slot()
         for state in self.registry.tables.values():
             if state.status not in ("errored", "gone"):
                 state.inexact.append((mark.end_lsn + 1, OPEN_END))  # what the lake ends with is known
-                self.copies.anew(state, begin)
+                self.copies.doubt(state, begin)
         return begin
 
     def claim(self) -> Owner:
@@ -229,10 +229,13 @@ class CaptureLoop:
     def _copy_anew(self, state: TableState, position: int) -> None:
         self.copies.anew(state, position)
 
+    def _doubt(self, state: TableState, position: int) -> None:
+        self.copies.doubt(state, position)
+
     def _before_copying(self, states: Collection[TableState]) -> None:
         self.admission.publish()
         # One that goes on may have read all before a rewrite: it answers none.
-        new = [s for s in states if s.copies[-1].number > 1 and not s.copies[-1].rows and not s.copies[-1].blocks]
+        new = [s for s in states if s.doubtful or s.copies[-1].unread]
         later = [s for s in new if s.status not in ("errored", "gone")]
         if later:
             self.shapes.copying(later, self.admission.marks([s.oid for s in later]))
@@ -321,7 +324,9 @@ class CaptureLoop:
                 self.shapes.errored(step.folder, self.cutter.position, step.error)
             elif step.anew:
                 self.looked_at = None  # its shape may be another one by now
-                self.copies.anew(state, state.copies[-1].at)
+                self.copies.again(state)
+            elif step.comparison:
+                self.copies.compared(state, step)
             elif self.copies.outdated(state, step):
                 self.copies.anew(state, step.at or 0)
             else:
@@ -349,6 +354,8 @@ class CaptureLoop:
             self.shapes.apply(found, begun, lsn)
             if self.shapes.unsettled:
                 self.looked_at = None
+        committed_at = max(self.cutter.max_committed_at, pending.max_committed_at)
+        pending.changes += self.copies.corrections(end, committed_at)
         mark = self.cutter.cut(pending, end, self.copies)
         for table, _, _ in pending.errors:
             self.decoder.forget(table.oid)  # its rows are wanted no more

@@ -1,23 +1,29 @@
-"""Which tables are being copied, from the cutter's side: what to begin, what came, what is complete.
+"""Which tables are being copied or compared, from the cutter's side: what to begin, what came, what is complete.
 
 A copy begins only once a cut's registry knows of it, so that a kill resumes it; it is complete with the first cut that
-has passed its H, and from that cut on readers see it.
+has passed its H, and from that cut on readers see it. A comparison likewise; it is over with the cut that brings the
+last corrections.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
 import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from claimhouse.change import Changes, old_name
 from claimhouse.lake import snapshot
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.registry import OPEN_END, Copy, Registry, TableState
+from claimhouse.pipeline.comparing import Corrections, Touched, touched_by
 from claimhouse.pipeline.copying import Copier, Job, Missing, Step
 from claimhouse.postgres.rows import exact_of
+from claimhouse.postgres.server import Snapshot
 from claimhouse.postgres.types import render
 
 Event = Callable[[str, dict[str, Any]], None]
@@ -27,9 +33,52 @@ def begin_copy(state: TableState, incarnation: int, position: int) -> Copy:
     """Begins a copy of a table that counts for `position`; one that was under way is given up."""
     state.copies = [c for c in state.copies if c.exact_from is not None]
     state.copies_begun += 1
+    state.doubtful = False  # the copy will show
     copy = Copy(state.copies_begun, incarnation, position)
     state.copies.append(copy)
     return copy
+
+
+class Watch:
+    """A table under comparison: what the stream brings of it meanwhile, and what the comparison found."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.found: Step | None = None
+        self.left: list[pa.Array] = []  # keys of rows that the stream touched, to be compared again
+        self.corrected = 0
+        self._ended: list[tuple[int, Changes]] = []
+        self._open: list[Changes] = []
+
+    def note(self, changes: Changes, end_lsn: int | None) -> None:
+        """Changes that a cut holds; of a transaction that has not ended yet where `end_lsn` is None."""
+        keys = (name for c in changes.table.key for name in (c.physical, old_name(c.physical)))
+        noted = Changes(changes.table, changes.batch.select(["_op", "_xid", "_missing", "_exact", *keys]))
+        if end_lsn is None:
+            self._open.append(noted)
+        else:
+            self._ended.append((end_lsn, noted))
+
+    def note_end(self, end_lsn: int) -> None:
+        self._ended += [(end_lsn, noted) for noted in self._open]
+        self._open = []
+
+    def touched(self, corrections: Corrections) -> Touched | None:
+        """The rows that are the stream's; None where it emptied or reshaped the table meanwhile."""
+        self._ended = [(lsn, noted) for lsn, noted in self._ended if lsn > corrections.after or corrections.sees]
+        found: list[Touched] = []
+        key = corrections.changes.table.key
+        for _, noted in self._ended:
+            batch = noted.batch
+            if corrections.sees is not None:
+                known = Snapshot.parse(corrections.sees).sees(batch.column("_xid").to_numpy())
+                batch = batch.filter(pa.array(~known))
+            if not batch.num_rows:
+                continue
+            if noted.table.key != key or pc.any(pc.equal(batch.column("_op"), "t")).as_py():
+                return None
+            found.append(touched_by(Changes(noted.table, batch)))
+        return Touched.of(found, len(key))
 
 
 class Copies:
@@ -43,17 +92,19 @@ class Copies:
         changed: Callable[[], None],
         emit: Event,
     ) -> None:
-        self.copier = Copier(connect, lambda text: emit("wait", {"text": text}))
+        self.copier = Copier(lake, registry.source, connect, lambda text: emit("wait", {"text": text}))
         self.rows = 0
         self._lake, self._registry, self._changed, self._emit = lake, registry, changed, emit
         self._waiting: list[TableState] = []
         self._heights: dict[str, int] = {}  # folder -> H of a copy whose last row was read
         self._read_as: dict[str, int] = {}  # and the version of the shape that it read
         self._parts: list[tuple[str, list[tuple[str, ...]], list[tuple[str, ...]]]] = []
+        self._watched: dict[str, Watch] = {}
+        self._comparisons = 0
 
     @property
     def busy(self) -> bool:
-        return bool(self._waiting or self._heights) or not self.copier.idle
+        return bool(self._waiting or self._heights or self._watched) or not self.copier.idle
 
     @property
     def has_steps(self) -> bool:
@@ -67,17 +118,40 @@ class Copies:
         """Rows changed that the stream never brings again; readers see the old copy until the new one is complete."""
         begin_copy(state, self._registry.incarnation, position)
         self._heights.pop(state.folder, None)
+        self._end_watch(state)
         self.add([state])
         self._changed()
+
+    def doubt(self, state: TableState, position: int) -> None:
+        """Some rows may have changed that the stream never brings again: what differs is brought by corrections."""
+        known = state.copies and state.copies[-1].exact_from is not None and state.status == "live"
+        if not known or state.table.identity != "key":
+            self.anew(state, position)
+            return
+        state.doubtful = True
+        self._end_watch(state)
+        self.add([state])
+        self._changed()
+
+    def again(self, state: TableState) -> None:
+        """The table was rewritten or reshaped while it was read: its copy or comparison starts anew."""
+        if state.doubtful:
+            self.doubt(state, state.copies[-1].at)
+        else:
+            self.anew(state, state.copies[-1].at)
 
     def resume(self) -> None:
         """Takes up what an earlier run had not ended."""
         for state in self._registry.tables.values():
-            if state.status in ("errored", "gone") or not state.copies or state.copies[-1].exact_from is not None:
+            if state.status in ("errored", "gone") or not state.copies:
                 continue
             copy = state.copies[-1]
+            if copy.exact_from is not None:
+                if state.doubtful:
+                    self.add([state])
+                continue
             # One snapshot ended with the process that held it; rows may be in the log that were read behind another P.
-            if state.table.identity != "key" or (copy.number > 1 and not copy.rows and not copy.blocks):
+            if state.table.identity != "key" or copy.unread:
                 begin_copy(state, self._registry.incarnation, copy.at)
             self.add([state])
             self._changed()
@@ -88,7 +162,13 @@ class Copies:
             return
         ready(self._waiting)
         for state in self._waiting:
-            if state.status not in ("errored", "gone"):
+            if state.status in ("errored", "gone"):
+                continue
+            if state.doubtful:
+                self._comparisons += 1
+                self._watched[state.folder] = Watch(self._comparisons)
+                self.copier.add(Job(state.folder, state.table, comparison=self._comparisons))
+            else:
                 copy = state.copies[-1]
                 missing = self._missing_so_far(state, position) if copy.blocks else Missing()
                 self.copier.add(Job(state.folder, state.table, replace(copy), missing))
@@ -99,10 +179,66 @@ class Copies:
         found: list[tuple[TableState, Step]] = []
         while (step := self.copier.step()) is not None:
             state = self._registry.tables[step.folder]
-            copy = state.copies[-1]
-            if copy.number == step.copy and copy.exact_from is None and state.status not in ("errored", "gone"):
+            if state.status in ("errored", "gone"):
+                self._end_watch(state)
+            elif step.comparison:
+                watch = self._watched.get(step.folder)
+                if watch is not None and watch.number == step.comparison:
+                    found.append((state, step))
+            elif state.copies[-1].number == step.copy and state.copies[-1].exact_from is None:
                 found.append((state, step))
         return found
+
+    def compared(self, state: TableState, step: Step) -> None:
+        """Notes what a comparison tells; its corrections go into the next cut behind them."""
+        if step.whole:
+            self.anew(state, state.copies[-1].at)
+        elif step.corrections is not None:
+            self._watched[step.folder].found = step
+        else:
+            self._emit("compare", {"table": state.label, "rows": step.rows, "blocks": step.blocks, "total": step.total})
+
+    def corrections(self, end: int, committed_at: int) -> list[Changes]:
+        """The corrections for a cut that ends there and holds all that was noted. `committed_at` in microseconds."""
+        made: list[Changes] = []
+        for folder, watch in list(self._watched.items()):
+            state, step = self._registry.tables[folder], watch.found
+            if state.status in ("errored", "gone"):
+                self._end_watch(state)
+                continue
+            if step is None or step.corrections is None or end <= step.corrections.after:
+                continue
+            watch.found = None
+            touched = watch.touched(step.corrections)
+            if touched is None or step.corrections.changes.table.version != state.table.version:
+                self.again(state)
+                continue
+            right, left = step.corrections.but(touched)
+            left = [pa.concat_arrays(some) for some in zip(left, touched.rekeyed, strict=True)]
+            if rows := right.changes.batch.num_rows:
+                made.append(right.placed(end, committed_at or time.time_ns() // 1000))
+                watch.corrected += rows
+            watch.left = [pa.concat_arrays(some) for some in zip(watch.left, left, strict=True)] if watch.left else left
+            if step.last and not len(watch.left[0]):
+                self._settled(state, end, watch)
+            elif step.last:
+                self.copier.answer(folder, watch.left)
+                watch.left = []
+            else:
+                self.copier.answer(folder, [])
+        return made
+
+    def _settled(self, state: TableState, end: int, watch: Watch) -> None:
+        """With a cut that ends there, the table is the source's again."""
+        state.doubtful = False
+        state.inexact = [(a, end if b == OPEN_END else b) for a, b in state.inexact]
+        self._end_watch(state)
+        self._changed()
+        self._emit("compared", {"table": state.label, "rows": watch.corrected})
+
+    def _end_watch(self, state: TableState) -> None:
+        if self._watched.pop(state.folder, None) is not None:
+            self.copier.answer(state.folder, None)
 
     def outdated(self, state: TableState, step: Step) -> bool:
         """Whether a copy stands behind a P at which the table had another shape than it reads: what was committed
@@ -151,6 +287,8 @@ class Copies:
     def note(self, changes: Changes, end_lsn: int, *, part: bool) -> None:
         """Notes streamed rows whose unchanged TOAST values did not come along, of tables under copy."""
         folder = changes.table.folder
+        if watch := self._watched.get(folder):
+            watch.note(changes, None if part else end_lsn)
         if not self.copier.watches(folder):
             return
         keys, rekeyed = missing_keys(changes)
@@ -164,6 +302,8 @@ class Copies:
         for folder, keys, rekeyed in self._parts:
             self.copier.missing(folder, keys, rekeyed, end_lsn)
         self._parts = []
+        for watch in self._watched.values():
+            watch.note_end(end_lsn)
 
     def _missing_so_far(self, state: TableState, position: int) -> Missing:
         """What an earlier run of this copy had noted, read back from the log."""

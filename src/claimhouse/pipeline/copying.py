@@ -1,4 +1,4 @@
-"""Copies tables beside the stream: one thread, one short transaction after another, its rows handed to the cutter.
+"""Copies and compares tables beside the stream: one thread, one short transaction after another, for the cutter.
 
 The thread owns the order of a copy (fence, chunks, rows whose TOAST values came without, H); the cutter owns the
 registry and everything that is written. Between them are two queues, of few large chunks and more small ones, so memory
@@ -15,13 +15,18 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import duckdb
 import psycopg
+import pyarrow as pa
 
 from claimhouse.change import Changes
 from claimhouse.errors import ClaimhouseError
+from claimhouse.lake.lake import Lake
 from claimhouse.lake.registry import Copy
+from claimhouse.lake.snapshot import LakeSnapshot, take
+from claimhouse.pipeline.comparing import Corrections, TooMuch, comparing, differing
 from claimhouse.postgres import snapshot
 from claimhouse.postgres.server import current_lsn
 from claimhouse.table import Table
@@ -30,6 +35,10 @@ KEYS_AT_ONCE = 500
 TOGETHER_SECONDS = 1.0
 SMALL_BLOCKS = 512
 LARGE_BYTES = 1 << 20
+COMPARED_AT_ONCE = 10_000  # keys that are read again in one snapshot
+ROUNDS = 20  # of comparing rows again that the stream goes on touching
+
+Keys = list[pa.Array]  # PostgreSQL's text, an array per key column
 
 
 @dataclass(slots=True)
@@ -42,18 +51,24 @@ class Missing:
 
 @dataclass(slots=True)
 class Job:
-    """One table to copy: `table` is the shape to read, `copy` its number, P and how far an earlier run came."""
+    """One table to copy: `table` is the shape to read, `copy` its number, P and how far an earlier run came. Or one to
+    compare, where `comparison`, its number, is given."""
 
     folder: str
     table: Table
-    copy: Copy
-    missing: Missing  # begins with what an earlier run of this copy noted
+    copy: Copy = field(default_factory=lambda: Copy(0, 0, 0))
+    missing: Missing = field(default_factory=Missing)  # begins with what an earlier run of this copy noted
+    comparison: int = 0
+    answers: queue.Queue[Keys | None] = field(default_factory=queue.Queue)  # to its corrections
 
 
 @dataclass(slots=True)
 class Step:
     """What a copy tells the cutter: rows, progress, and in the end H (`done`), an error, that it must start `anew`, or
-    another P (`at`). With P and H comes the version of the table's shape that is read."""
+    another P (`at`). With P and H comes the version of the table's shape that is read.
+
+    Of a comparison: its number, progress, `corrections` (to each the cutter answers, with the keys that are to be
+    compared again when they are a round's `last`), or that so much differs that the table is to be copied `whole`."""
 
     folder: str
     copy: int
@@ -67,6 +82,11 @@ class Step:
     anew: bool = False
     at: int | None = None
     version: int = 0
+    comparison: int = 0
+    rows: int = 0
+    corrections: Corrections | None = None
+    last: bool = False
+    whole: bool = False
 
     @property
     def large(self) -> bool:
@@ -76,8 +96,12 @@ class Step:
 class Copier(threading.Thread):
     """Runs copy jobs one after another until stopped. The cutter takes what it brings by `step`."""
 
-    def __init__(self, connect: Callable[[], psycopg.Connection], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, lake: Lake, source: str, connect: Callable[[], psycopg.Connection], tell: Callable[[str], None]
+    ) -> None:
         super().__init__(name="claimhouse-copier", daemon=True)
+        self._lake, self._source = lake, source
+        self._compared: dict[str, Job] = {}
         self._steps: queue.Queue[Step] = queue.Queue(maxsize=64)
         self._large = threading.Semaphore(2)
         self.failed: BaseException | None = None
@@ -93,9 +117,15 @@ class Copier(threading.Thread):
     def add(self, job: Job) -> None:
         with self._moved:
             self._busy += 1
-            if job.table.identity == "key":
+            if job.comparison:
+                self._compared[job.folder] = job
+            elif job.table.identity == "key":
                 self._missing[job.folder] = job.missing
         self._jobs.put(job)
+
+    def answer(self, folder: str, left: Keys | None) -> None:
+        """To a comparison's corrections: the keys to compare again, None where it is given up or over."""
+        self._compared[folder].answers.put(left)
 
     @property
     def idle(self) -> bool:
@@ -165,10 +195,11 @@ class Copier(threading.Thread):
 
     def _copy(self, conn: psycopg.Connection, jobs: list[Job]) -> None:
         snapshot.fence(conn, self._halt.is_set, lambda who: self._tell(f"waiting for {who} to end before copying"))
-        self._stand_behind_fence(conn, [j for j in jobs if j.copy.number > 1 and not j.copy.blocks and not j.copy.rows])
+        border = current_lsn(conn)
+        self._stand_behind_fence([j for j in jobs if j.copy.unread], border)
         read: list[tuple[Job, int]] = []  # and the next `_seq`
         began = time.monotonic()
-        for job in jobs:
+        for job in [j for j in jobs if not j.comparison]:
             if self._halt.is_set():
                 return
             with self._trying(job):
@@ -183,6 +214,10 @@ class Copier(threading.Thread):
                     self._copy_whole(conn, job)
                     self._ended(job)
         self._fill(conn, read)
+        for job in [j for j in jobs if j.comparison]:
+            with self._trying(job):
+                self._compare(conn, job, border)
+                self._ended(job)
 
     @contextlib.contextmanager
     def _trying(self, job: Job) -> Iterator[None]:
@@ -191,15 +226,18 @@ class Copier(threading.Thread):
             yield
         except (snapshot.Moved, snapshot.Gone):
             # A rewrite moved the rows, or the shape is another one by now: the cutter starts it again.
-            self._send(Step(job.folder, job.copy.number, anew=True))
+            self._send(Step(job.folder, job.copy.number, anew=True, comparison=job.comparison))
+            self._ended(job)
+        except TooMuch:
+            self._send(Step(job.folder, 0, whole=True, comparison=job.comparison))
             self._ended(job)
         except ClaimhouseError as error:
             if error.retry:
                 raise
-            self._send(Step(job.folder, job.copy.number, error=str(error)))
+            self._send(Step(job.folder, job.copy.number, error=str(error), comparison=job.comparison))
             self._ended(job)
 
-    def _stand_behind_fence(self, conn: psycopg.Connection, jobs: list[Job]) -> None:
+    def _stand_behind_fence(self, jobs: list[Job], border: int) -> None:
         """Moves P behind the fence, for copies that follow another.
 
         A transaction that was open while the publication lacked the table brought its first and last changes, not those
@@ -208,7 +246,6 @@ class Copier(threading.Thread):
         """
         if not jobs or self._halt.is_set():
             return
-        border = current_lsn(conn)
         self._wait(border)  # no row of a cut stands beyond the cut's end
         for job in jobs:
             job.copy.at = border
@@ -278,6 +315,75 @@ class Copier(threading.Thread):
                 return
         done = current_lsn(conn)
         self._send(Step(job.folder, job.copy.number, sees=sees, done=done, version=job.table.version))
+
+    def _compare(self, conn: psycopg.Connection, job: Job, border: int) -> None:
+        """Finds what differs, until the cutter has nothing left to compare again. Raises TooMuch, Moved, Gone.
+
+        What was read at any time behind the fence and differs from the lake at any time since `border` either differs
+        truly or was touched by the stream since.
+        """
+        self._wait(border)
+        with comparing(self._lake) as db:
+            if self._halt.is_set():
+                return
+            view = self._view(job)
+            found = differing(db, view, job.table, self._chunks(conn, job))
+            assert found is not None
+            left = self._ask(job, Corrections(found, border), last=True)
+            for _ in range(ROUNDS):
+                if not left or not len(left[0]):
+                    return
+                keys = list(dict.fromkeys(zip(*(texts.to_pylist() for texts in left), strict=True)))
+                for at in range(0, len(keys), COMPARED_AT_ONCE):
+                    some = keys[at : at + COMPARED_AT_ONCE]
+                    corrections = self._compare_keys(conn, db, job, some)
+                    left = self._ask(job, corrections, last=at + len(some) == len(keys))
+            if left and len(left[0]):
+                raise TooMuch
+
+    def _compare_keys(
+        self, conn: psycopg.Connection, db: duckdb.DuckDBPyConnection, job: Job, keys: list[tuple[str, ...]]
+    ) -> Corrections:
+        """What differs of the rows with these keys, both sides as one snapshot sees them."""
+        asked = [pa.array([key[i] for key in keys], pa.string()) for i in range(len(job.table.key))]
+        for _ in range(ROUNDS):
+            sees, rows = snapshot.read_keys_at_once(conn, job.table, keys, KEYS_AT_ONCE)
+            border = current_lsn(conn)
+            self._wait(border)
+            found = differing(db, self._view(job), job.table, rows, sees=sees, keys=asked)
+            if found is not None:
+                return Corrections(found, border, sees)
+            if self._halt.wait(0.2):  # a fold holds what this snapshot did not see yet
+                break
+        raise TooMuch
+
+    def _view(self, job: Job) -> LakeSnapshot:
+        """The newest view of the lake. Raises Gone where the table has another shape in it than is read."""
+        view = take(self._lake, self._source)
+        if view.registry.tables[job.folder].table.version != job.table.version:
+            raise snapshot.Gone
+        return view
+
+    def _chunks(self, conn: psycopg.Connection, job: Job) -> Iterator[Changes]:
+        """The table's rows, as a copy reads them, telling how far it is."""
+        filenodes, rows = snapshot.storage(conn, job.table.oid).filenodes, 0
+        for chunk in snapshot.read_chunks(conn, job.table, 0, 0, filenodes=filenodes):
+            rows += chunk.changes.batch.num_rows
+            step = Step(job.folder, 0, blocks=chunk.blocks, total=chunk.total, comparison=job.comparison)
+            self._send(replace(step, rows=rows))
+            yield chunk.changes
+            if self._halt.is_set():
+                return
+
+    def _ask(self, job: Job, corrections: Corrections, *, last: bool) -> Keys | None:
+        """Hands corrections over; the keys to compare again, None where that is for nothing."""
+        if self._halt.is_set():
+            return None
+        self._send(Step(job.folder, 0, corrections=corrections, last=last, comparison=job.comparison))
+        while not self._halt.is_set():
+            with contextlib.suppress(queue.Empty):
+                return job.answers.get(timeout=0.2)
+        return None
 
     def _send(self, step: Step) -> None:
         while step.large and not self._large.acquire(timeout=0.2):

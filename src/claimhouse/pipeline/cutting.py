@@ -56,7 +56,7 @@ class Cutter:
         self.at = time.monotonic()
         self.saved = shapes.registry.copy()  # as the newest cut names it
         self._tail, self._shapes, self._flusher, self._confirm = tail, shapes, flusher, confirm
-        self._max_committed_at = mark.max_committed_at if mark else 0
+        self.max_committed_at = mark.max_committed_at if mark else 0
         self._registry_name = mark.registry if mark else ""
 
     @property
@@ -74,8 +74,8 @@ class Cutter:
         for table, lsn, message in pending.errors:
             deadletters.put(self._tail.lake, self._tail.source, self.number + 1, table.folder, lsn, message)
             self._shapes.errored(table.folder, lsn, message)
-        self._max_committed_at = max(self._max_committed_at, pending.max_committed_at)
-        copies.complete(end, self._max_committed_at)
+        self.max_committed_at = max(self.max_committed_at, pending.max_committed_at)
+        copies.complete(end, self.max_committed_at)
         if self._shapes.dirty or not self._registry_name:
             self._registry_name = registry.save(self._tail.owner, self._shapes.registry, self.number + 1)
             self.saved = self._shapes.registry.copy()
@@ -86,7 +86,7 @@ class Cutter:
             pending.changes,
             pending.transactions,
             end_lsn=end,
-            max_committed_at=self._max_committed_at,
+            max_committed_at=self.max_committed_at,
             incarnation=self._shapes.registry.incarnation,
             registry=self._registry_name,
             flush=record.flush if record else 0,

@@ -34,8 +34,8 @@ Survey = dict[int, Finding]
 class Shapes:
     """Applies what is learnt of the source's tables to the registry. `dirty` tells that a cut must bring a new one.
 
-    `describe(oid)` asks the source's catalog (None: no such table). `copy_anew(folder)` is called where rows that the
-    stream never brings again have changed.
+    `describe(oid)` asks the source's catalog (None: no such table). `copy_anew` is called where the log no longer tells
+    what rows show, `doubt` where some may show something else: the stream never brings them again.
     """
 
     def __init__(
@@ -43,11 +43,12 @@ class Shapes:
         registry: Registry,
         describe: Callable[[int], Table | None],
         copy_anew: Callable[[TableState, int], None],
+        doubt: Callable[[TableState, int], None],
     ) -> None:
         self.registry = registry
         self.dirty = False
         self._describe = describe
-        self._copy_anew = copy_anew
+        self._copy_anew, self._doubt = copy_anew, doubt
         self._by_oid: dict[int, TableState] = {}
         self._seen: dict[int, int] = {}
         self._again: set[int] = set()
@@ -63,7 +64,7 @@ class Shapes:
         state = self._by_oid.get(oid)
         if state is not None and state.status not in ("errored", "gone"):
             state.inexact.append((lsn, OPEN_END))
-            self._copy_anew(state, lsn)
+            self._doubt(state, lsn)
 
     def resync(self, oid: int, lsn: int) -> None:
         """Somebody asks for a new copy; a table that was stopped is taken up again, by the shape that it has now."""
@@ -185,7 +186,7 @@ class Shapes:
             state.storage = finding.mark.to_json()
             if rewritten and not copying and state.status != "errored":
                 state.inexact.append((known, OPEN_END))
-                self._copy_anew(state, lsn)
+                self._doubt(state, lsn)
         if whole:
             self.registry.surveyed = max(self.registry.surveyed, begun)
 

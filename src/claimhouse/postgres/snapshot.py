@@ -194,6 +194,22 @@ def read_keys(
             yield changes
 
 
+def read_keys_at_once(
+    conn: psycopg.Connection, table: Table, keys: Sequence[tuple[str, ...]], some: int
+) -> tuple[str, list[Changes]]:
+    """What one snapshot (its text) sees of the rows with these keys, `some` of them a statement."""
+    found: list[Changes] = []
+    seq = 0
+    with conn.transaction():
+        now = _begin(conn, table)
+        sees = str(one(conn, "SELECT pg_current_snapshot()::text"))
+        for at in range(0, len(keys), some):
+            for data in _pieces(conn, select(table, now.partitioned, having_keys(table, keys[at : at + some]))):
+                found.append(read_rows(data, table, 0, 0, seq))
+                seq += found[-1].batch.num_rows
+    return sees, found
+
+
 def _begin(conn: psycopg.Connection, table: Table) -> Storage:
     """One snapshot for the transaction just begun; returns once all that it sees is durable. Raises Gone."""
     conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

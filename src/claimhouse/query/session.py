@@ -283,7 +283,7 @@ class Session:
             since = f" since {lsn_text(state.errored_at)}" if state.errored_at else ""
             self.warnings.append(f"table {state.label} is errored{since}: {state.error or 'see claimhouse status'}")
         if any(begins <= position.lsn < ends for begins, ends in state.inexact):
-            self.warnings.append(f"table {state.label} is not exact: it was rewritten, and is being copied anew")
+            self.warnings.append(f"table {state.label} is not exact: rows changed unseen, and are yet to be compared")
         if table.source not in self._letters:
             self._letters[table.source] = deadletters.letters(self.lake, table.source)
         if open_ := deadletters.still_open(self._letters[table.source], state, position.lsn):

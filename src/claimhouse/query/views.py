@@ -48,6 +48,7 @@ class View:
         self.based = self._base_fits(self.record)
         self._base = snapshot.current_files(folder) if self.based else []
         self._after, self._folded_as = self.record.current_cut if self.based else 0, self.record.current_schema
+        self._folded_at = self.record.current_lsn
         if not self.based and not self.now:
             self._seek_base()
         self._log = snapshot.changes_files(folder, self._after + 1, lsn_to=None if self.now else position.lsn)
@@ -76,7 +77,7 @@ class View:
         base = bases.newest(lake, source, self.state.folder, (position.incarnation, position.lsn), self.copy)
         if base is not None:
             self.based, self._base = True, bases.files(lake, source, self.state.folder, base)
-            self._after, self._folded_as = base.cut, base.schema
+            self._after, self._folded_as, self._folded_at = base.cut, base.schema, base.end_lsn
 
     def sql(self, connection: duckdb.DuckDBPyConnection, name: str) -> str:
         """A SELECT with the source's columns. Makes what it needs under names that begin with `name`."""
@@ -125,8 +126,10 @@ class View:
     def _worked_out(self, connection: duckdb.DuckDBPyConnection) -> bool:
         """Keep the log's live rows and the keys of `current` that it supersedes. False if a truncate came."""
         name = self._name
+        # Where changes were lost since, a row may have been deleted unseen that an insert brings again.
+        ops = "('c', 'u', 'd')" if any(end > self._folded_at for _, end in self.state.inexact) else "('u', 'd')"
         counts = connection.execute(
-            f"SELECT count(*) FILTER (_op = 't'), count(*) FILTER (_op IN ('u', 'd')) FROM {name}_log"
+            f"SELECT count(*) FILTER (_op = 't'), count(*) FILTER (_op IN {ops}) FROM {name}_log"
         ).fetchall()[0]
         if counts[0]:
             return False
@@ -136,7 +139,7 @@ class View:
         new = ", ".join(quote(c.physical) for c in self.shape.key)
         old = ", ".join(f"coalesce({quote(old_name(c.physical))}, {quote(c.physical)})" for c in self.shape.key)
         connection.execute(
-            f"CREATE TABLE {name}_keys AS SELECT {new} FROM {name}_log WHERE _op IN ('u', 'd')"
+            f"CREATE TABLE {name}_keys AS SELECT {new} FROM {name}_log WHERE _op IN {ops}"
             f" UNION SELECT {old} FROM {name}_log WHERE _op = 'u'"
         )
         self._by_key = bool(counts[1])
