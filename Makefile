@@ -45,8 +45,8 @@ types: $(VENV)/.dev ## pyright
 format: $(VENV)/.dev ## put the code into the one format
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-docs: $(VENV)/.dev ## write docs/reference from the code
-	@$(BIN)/python docs/reference/generate.py
+docs: $(VENV)/.dev ## write docs/reference from the code, and docs/acceptance.md from the tests
+	@$(BIN)/python docs/reference/generate.py && $(BIN)/python -m tests.acceptance.page
 
 lock: $(VENV)/.dev ## pin all requirements anew
 	@$(BIN)/python -m pip --quiet install uv && for set in run "dev --group dev" "stack --group dev --extra stack" \

@@ -259,6 +259,7 @@ def _let_go(captured: Any) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.case("R6")
 def test_a_dropped_slot_is_a_finding_of_status_and_stops_run(captured: Any, shell: Shell) -> None:
     _let_go(captured)
     captured.execute(DROP_SLOTS)
@@ -267,6 +268,7 @@ def test_a_dropped_slot_is_a_finding_of_status_and_stops_run(captured: Any, shel
     assert "missing" in shell.err
 
 
+@pytest.mark.case("R6")
 def test_repair_says_what_is_lost_and_goes_on_where_told(captured: Any, shell: Shell) -> None:
     assert shell("repair") == 0
     assert "nothing is lost" in shell.err
@@ -282,6 +284,7 @@ def test_repair_says_what_is_lost_and_goes_on_where_told(captured: Any, shell: S
     assert shell("verify") == 0
 
 
+@pytest.mark.case("L10")
 def test_a_source_of_the_distributed_runtime_keeps_its_slot_whatever_the_embedded_one_is_asked(
     captured: Any, shell: Shell
 ) -> None:
@@ -308,6 +311,7 @@ def test_resync_copies_a_table_anew_without_a_running_capture(captured: Any, she
     assert shell("verify") == 0
 
 
+@pytest.mark.case("N7")
 def test_resync_is_done_by_the_capture_that_runs(captured: Any, live: subprocess.Popen[str], shell: Shell) -> None:
     active = "SELECT bool_or(active) FROM pg_replication_slots WHERE database = current_database()"
     deadline = time.monotonic() + 20
@@ -346,6 +350,7 @@ def test_the_trigger_that_doctor_prints_can_be_installed_as_printed(captured: An
     assert not [f for f in shell.json("doctor") if f["code"] == "ddl" and f["level"] != "ok"]
 
 
+@pytest.mark.case("R10")
 def test_verify_beside_a_live_run_finds_no_difference_and_sigterm_drains(
     captured: Any, live: subprocess.Popen[str], shell: Shell
 ) -> None:
@@ -373,6 +378,7 @@ def test_a_query_beside_a_live_run_shows_what_was_just_committed(
         time.sleep(0.05)
 
 
+@pytest.mark.case("R7")
 def test_a_second_run_on_the_same_source_is_refused_by_the_pid_that_has_it(
     captured: Any, live: subprocess.Popen[str], shell: Shell
 ) -> None:
@@ -434,6 +440,7 @@ def test_a_role_that_may_not_publish_gets_the_script_and_exit_2(postgres: Any, s
     assert postgres.execute("SELECT count(*) FROM pg_replication_slots WHERE database = current_database()") == [(0,)]
 
 
+@pytest.mark.case("R12", "S8")
 def test_a_run_once_that_had_to_stop_a_table_exits_1_and_names_it(postgres: Any, shell: Shell) -> None:
     postgres.execute("CREATE TABLE claim (id int PRIMARY KEY, x int); CREATE TABLE good (id int PRIMARY KEY)")
     asked = ("run", "--source", postgres.dsn, "--lake", "lake", "--once")

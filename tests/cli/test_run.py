@@ -63,6 +63,7 @@ def stop_soon(number: int, after: int = 1) -> None:
     threading.Thread(target=send, daemon=True).start()
 
 
+@pytest.mark.case("R10")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_exits_0(number: int, stands: dict[str, Stand], capsys: pytest.CaptureFixture[str]) -> None:
     stop_soon(number)

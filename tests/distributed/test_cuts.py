@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from claimhouse.distributed.cuts import Cuts, End
 
 
@@ -11,6 +13,7 @@ def end(xid: int, count: int = 1) -> End:
     return End(xid, xid * 10, count, xid * 1000)
 
 
+@pytest.mark.case("K3")
 def test_a_transaction_is_cut_once_all_its_events_have_arrived() -> None:
     cuts = Cuts()
     cuts.rows([(1, 1)])
@@ -46,6 +49,7 @@ def test_an_end_without_events_moves_the_position() -> None:
     assert cuts.end_lsn == 50
 
 
+@pytest.mark.case("K3")
 def test_a_replayed_transaction_is_neither_counted_nor_cut_again() -> None:
     cuts = Cuts()
     cuts.rows([(1, 1)])
@@ -57,6 +61,7 @@ def test_a_replayed_transaction_is_neither_counted_nor_cut_again() -> None:
     assert cuts.cut() == [] and cuts.waiting == 0
 
 
+@pytest.mark.case("K3")
 def test_the_order_of_arrival_never_changes_what_is_cut() -> None:
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")

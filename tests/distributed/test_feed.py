@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from claimhouse.change import Changes, section_schema
 from claimhouse.distributed.feed import Events, decode
@@ -84,6 +85,7 @@ def test_a_key_change_is_one_update_with_the_old_key() -> None:
     assert batch.column("_missing").to_pylist() == ["note"]
 
 
+@pytest.mark.case("O3")
 def test_values_that_did_not_come_along_are_named_and_not_null_by_accident() -> None:
     batch = one(
         events(
@@ -139,6 +141,7 @@ def test_transactions_that_changed_rows_are_counted_per_table() -> None:
     assert decoded.end_lsn == 300
 
 
+@pytest.mark.case("R12")
 def test_a_value_that_cannot_be_kept_stops_its_table_alone() -> None:
     given = events({"op": "c", "after": image(id="no number")})
     decoded = decode(given, lambda *_: KEYED, lambda c: c.type_oid, STAND_IN)

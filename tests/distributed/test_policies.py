@@ -116,6 +116,7 @@ def test_no_role_reaches_beyond_the_lake(account: dict[str, Any]) -> None:
         assert refused(user.delete_object, Key="deep/other"), role
 
 
+@pytest.mark.case("L10")
 def test_trino_writes_below_its_warehouse_only(account: dict[str, Any]) -> None:
     user = client(account, "trino")
     user.put_object(Bucket="claims", Key="deep/lake/warehouse/x", Body=b"")

@@ -63,6 +63,7 @@ def held(lake: Lake) -> list[tuple[int, int]]:
     return [(r["end_lsn"], r["seq"]) for r in events.rows.to_pylist()]
 
 
+@pytest.mark.case("K3")
 def test_a_transaction_that_straddles_two_batches_is_cut_with_the_second(lake: Lake) -> None:
     stream = begun(lake)
     stream.append(FIRST, 0)  # type: ignore[arg-type]
@@ -73,6 +74,7 @@ def test_a_transaction_that_straddles_two_batches_is_cut_with_the_second(lake: L
     assert held(lake) == [(10, 1), (20, 1), (20, 2)]
 
 
+@pytest.mark.case("K3", "L1")
 def test_a_batch_repeated_after_a_crash_appends_nothing(lake: Lake) -> None:
     begun(lake).append(FIRST, 0)  # type: ignore[arg-type]
     again = begun(lake)
@@ -82,6 +84,7 @@ def test_a_batch_repeated_after_a_crash_appends_nothing(lake: Lake) -> None:
     assert held(lake) == [(10, 1), (20, 1), (20, 2)]
 
 
+@pytest.mark.case("K3")
 def test_a_lost_checkpoint_reads_everything_again_and_doubles_nothing(lake: Lake) -> None:
     stream = begun(lake)
     stream.append(FIRST, 0)  # type: ignore[arg-type]
@@ -91,6 +94,7 @@ def test_a_lost_checkpoint_reads_everything_again_and_doubles_nothing(lake: Lake
     assert held(lake) == [(10, 1), (20, 1), (20, 2), (30, 1)]
 
 
+@pytest.mark.case("K2", "K3")
 def test_another_broker_that_is_sent_the_same_transactions_doubles_nothing(lake: Lake) -> None:
     begun(lake).append([*FIRST, *SECOND], 0)  # type: ignore[arg-type]
     again = begun(lake, cluster="another")
@@ -109,3 +113,14 @@ def test_flushed_partitions_go_and_the_rest_stays(lake: Lake) -> None:
     assert begun(lake).progress.batch == 2 * ERA + 1
     events = TailEvents(lake, "main", Xids(1000)).after(10)
     assert events is not None and events.rows.column("seq").to_pylist() == [2]
+
+
+@pytest.mark.case("K4")
+def test_a_message_that_cannot_be_read_is_counted_and_holds_up_its_own_transaction(lake: Lake) -> None:
+    stream = begun(lake)
+    stream.append([*FIRST[:1], {"kind": "dead", "topic": "t", "part": 0, "offset": 1}, *FIRST[2:], end(1, 2, 1)], 0)  # type: ignore[arg-type]
+    assert (stream.progress.dead, stream.progress.end_lsn, held(lake)) == (1, 10, [(10, 1)])
+    stream.append([row(2, 3, 1), end(2, 3, 1)], 1)  # type: ignore[arg-type]
+    assert stream.progress.end_lsn == 10  # nothing is cut that would show transaction 2 without its row
+    stream.append([row(3, 2, 1)], 2)  # type: ignore[arg-type]
+    assert held(lake) == [(10, 1), (20, 1), (30, 1)]

@@ -97,6 +97,7 @@ def _flush_until_killed(location: str, name: str) -> None:
     flush(writer)
 
 
+@pytest.mark.case("L1", "L6")
 @pytest.mark.parametrize("place", [n for n in failpoint.NAMES if n.startswith("flush.")])
 def test_a_flush_repeated_after_a_kill_writes_nothing_twice(tmp_path: Path, place: str) -> None:
     count = 2 if place.endswith("table") else 1  # after one of the two tables
@@ -124,6 +125,7 @@ def test_a_flush_repeated_after_a_kill_writes_nothing_twice(tmp_path: Path, plac
     assert numbers == sorted(set(numbers)) and numbers[-1] == record.flush
 
 
+@pytest.mark.case("L2")
 def test_a_dead_owners_record_for_another_cut_is_not_believed(lake: Lake) -> None:
     writer = Writer(lake, *SHAPES)
     cut(writer)
@@ -136,6 +138,7 @@ def test_a_dead_owners_record_for_another_cut_is_not_believed(lake: Lake) -> Non
     assert seen(lake)["party"] == [10, 20, 30]
 
 
+@pytest.mark.case("L2")
 def test_a_zombies_flush_is_stopped(folder_lake: Lake) -> None:
     zombie = Writer(folder_lake, *SHAPES)
     cut(zombie)
@@ -192,6 +195,7 @@ def test_a_large_flush_is_written_in_runs_of_cuts(folder_lake: Lake, monkeypatch
     assert [r[0] for rows in found[:2] for r in rows] == list(range(160))
 
 
+@pytest.mark.case("L14")
 def test_a_flush_is_fsynced_before_its_record_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = create(tmp_path / "lake")
     writer = Writer(lake, table())
@@ -207,6 +211,7 @@ def test_a_flush_is_fsynced_before_its_record_is_there(tmp_path: Path, monkeypat
     assert written and written <= set(synced[:record])
 
 
+@pytest.mark.case("L8")
 def test_a_commit_of_zero_bytes_is_named(tmp_path: Path) -> None:
     lake = create(tmp_path / "lake")
     writer = Writer(lake, table())
@@ -227,6 +232,7 @@ def _fold_until_killed(location: str, name: str) -> None:
     current.fold(writer.lake, "main", writer.registry, record, [s.folder for s in SHAPES])
 
 
+@pytest.mark.case("L1", "L6")
 @pytest.mark.parametrize(
     "place",
     ["fold.before_commit:2", "fold.after_commit:2", "flush.before_record", "flush.after_record", "base.before_card"],
@@ -273,6 +279,7 @@ def test_records_say_what_they_said(folder_lake: Lake) -> None:
         flushes.load(folder_lake, "main", 9)
 
 
+@pytest.mark.case("L3")
 def test_transactions_of_an_empty_cut_are_none(folder_lake: Lake) -> None:
     writer = Writer(folder_lake)
     writer.tail.append([], None, end_lsn=5, max_committed_at=5, incarnation=1, registry="none")

@@ -71,6 +71,7 @@ def folded(lake: Lake, owner: Owner, book: Book, rng: random.Random) -> int:
     return folds
 
 
+@pytest.mark.case("L5")
 @pytest.mark.parametrize(("identity", "seed"), [("key", 11), ("full", 12)])
 def test_current_is_what_the_table_was(folder_lake: Lake, identity: str, seed: int) -> None:
     rng = random.Random(seed)

@@ -66,6 +66,7 @@ def test_a_view_of_an_older_cut_while_its_object_is_there(folder_lake: Lake) -> 
         snapshot.take(folder_lake, "main", cut=2)
 
 
+@pytest.mark.case("L11")
 def test_a_view_starts_again_when_its_tail_is_dropped_meanwhile(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_view_starts_again_when_its_tail_is_dropped_meanwhile(
     assert calls > 1 and view.mark.cut == 5 and view.flushed == 4
 
 
+@pytest.mark.case("L8")
 def test_a_gap_that_does_not_close_is_told(folder_lake: Lake) -> None:
     writer = Writer(folder_lake, *SHAPES)
     for _ in range(3):

@@ -32,6 +32,7 @@ def run(book: Book, log: pa.Table, lsn: int, base: pa.Table | None = None) -> pa
     return conn.sql(sql).to_arrow_table()
 
 
+@pytest.mark.case("L5", "O4")
 @pytest.mark.parametrize("identity", ["key", "full", "none"])
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32))

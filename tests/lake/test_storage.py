@@ -21,6 +21,7 @@ from claimhouse.lake.storage import BucketStore, Exists, let_go, open_store
 from claimhouse.query.session import Session
 
 
+@pytest.mark.case("L12")
 def test_of_eight_that_race_for_a_name_one_wins(new_lake: Callable[[], Lake]) -> None:
     stores = [new_lake().store for _ in range(8)]
     # moto looks whether an object is there and stores it in two steps: on it the eight come one after another.
@@ -59,6 +60,7 @@ def test_reading_listing_and_deleting_agree(lake: Lake) -> None:
             read("folder/b")
 
 
+@pytest.mark.case("L6", "L14")
 def test_a_half_written_file_is_no_object_and_is_swept(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.put_new("tail/main/1.cut", b"whole")
@@ -68,6 +70,7 @@ def test_a_half_written_file_is_no_object_and_is_swept(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "tail/main").iterdir()] == ["1.cut"]
 
 
+@pytest.mark.case("L14")
 def test_a_new_object_is_fsynced_with_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     fsync = os.fsync
@@ -83,6 +86,7 @@ def test_a_new_object_is_fsynced_with_its_folders(tmp_path: Path, monkeypatch: p
     assert {"tail", "lake", tmp_path.name} <= set(names[:-2])
 
 
+@pytest.mark.case("L13")
 def test_a_full_disk_is_told_and_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(tmp_path)
     write, calls = os.write, 0
@@ -103,6 +107,7 @@ def test_a_full_disk_is_told_and_passes(tmp_path: Path, monkeypatch: pytest.Monk
     assert store.get("tail/1.cut") == b"whole"
 
 
+@pytest.mark.case("L12", "R4")
 @pytest.mark.parametrize("stands", ["ours", "theirs", "nothing"])
 def test_a_lost_answer_is_resolved_by_looking(bucket: Any, monkeypatch: pytest.MonkeyPatch, stands: str) -> None:
     store = open_store(*bucket)
@@ -127,6 +132,7 @@ def test_a_lost_answer_is_resolved_by_looking(bucket: Any, monkeypatch: pytest.M
         assert store.get("tail/1.cut") == b"ours"
 
 
+@pytest.mark.case("L12")
 def test_a_bucket_that_stays_silent_is_given_up_after_a_bound(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(*bucket)
     calls: list[str] = []

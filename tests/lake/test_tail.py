@@ -50,6 +50,7 @@ def test_numbers_go_on_in_a_new_owner(new_lake: Callable[[], Lake]) -> None:
     assert (second.cut, second.epoch, second.end_lsn) == (2, 2, 20)
 
 
+@pytest.mark.case("L2")
 def test_a_zombie_is_stopped_at_its_next_append(new_lake: Callable[[], Lake]) -> None:
     zombie = Writer(new_lake())
     zombie.cut()
@@ -61,6 +62,7 @@ def test_a_zombie_is_stopped_at_its_next_append(new_lake: Callable[[], Lake]) ->
     assert [tails.read_mark(heir.lake, "main", n).epoch for n in (1, 2, 3)] == [1, 2, 2]
 
 
+@pytest.mark.case("L2")
 def test_a_zombie_that_wins_a_number_is_told_before_it_confirms(new_lake: Callable[[], Lake]) -> None:
     zombie = Writer(new_lake())
     zombie.cut()
@@ -84,6 +86,7 @@ def test_the_newest_claim_wins(new_lake: Callable[[], Lake]) -> None:
     assert new_lake().sources() == ["main", "other"]
 
 
+@pytest.mark.case("R4")
 def test_an_answer_lost_after_the_append_is_no_conflict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = Writer(lakes.create(tmp_path))
     put = writer.lake.store.put_new
@@ -97,6 +100,7 @@ def test_an_answer_lost_after_the_append_is_no_conflict(tmp_path: Path, monkeypa
     assert writer.cut().cut == 1
 
 
+@pytest.mark.case("R1")
 def test_positions_never_go_back(folder_lake: Lake) -> None:
     writer = Writer(folder_lake)
     writer.cut(lsn=50)
@@ -137,6 +141,7 @@ def test_dropping_keeps_parts_that_a_later_cut_names(folder_lake: Lake) -> None:
     assert ids(folder_lake, 4) == [6, 40]
 
 
+@pytest.mark.case("L8")
 @pytest.mark.parametrize("damage", ["empty", "cut short", "a bit flipped", "magic"])
 def test_a_damaged_cut_is_named(tmp_path: Path, damage: str) -> None:
     lake = lakes.create(tmp_path)

@@ -32,6 +32,7 @@ def name(writer: Writer, record: FlushRecord) -> None:
     cut(writer)
 
 
+@pytest.mark.case("L11")
 def test_small_files_are_joined_and_the_new_record_says_so(lake: Lake) -> None:
     writer, record = written(lake, 5)
     before = seen(lake)
@@ -48,6 +49,7 @@ def test_small_files_are_joined_and_the_new_record_says_so(lake: Lake) -> None:
     assert [r[0] for r in rows(lake, "control/transactions", made.transactions, "cut")] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.case("L11")
 def test_what_only_old_records_name_goes_and_the_rest_stays_readable(folder_lake: Lake) -> None:
     writer, record = written(folder_lake, 6, folds=True)
     made = upkeep.compact(folder_lake, "main", record, every=4)
@@ -92,6 +94,7 @@ def test_registry_objects_that_no_kept_record_can_need_go(folder_lake: Lake) -> 
     assert Writer(folder_lake).tail.last() is not None
 
 
+@pytest.mark.case("L11")
 def test_an_unnamed_record_does_not_take_files_from_the_named_one(folder_lake: Lake) -> None:
     _, record = written(folder_lake, 5)
     before = seen(folder_lake)
@@ -109,6 +112,7 @@ def test_rows_that_no_record_names_yet_are_not_joined(folder_lake: Lake) -> None
     assert made is None or made.table("public/claim") == record.table("public/claim")
 
 
+@pytest.mark.case("L6")
 def test_orphans_of_a_killed_writer_go(tmp_path: Path) -> None:
     lake = create(tmp_path / "lake")
     _, record = written(lake, 2)
@@ -121,6 +125,7 @@ def test_orphans_of_a_killed_writer_go(tmp_path: Path) -> None:
     assert not orphan.exists() and len(seen(lake)["claim"]) == 3
 
 
+@pytest.mark.case("L7")
 def test_old_commits_go_behind_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delta, "CHECKPOINT_EVERY", 4)
     lake = create(tmp_path / "lake")

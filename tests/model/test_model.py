@@ -13,6 +13,7 @@ ROUNDS = int(os.environ.get("CLAIMHOUSE_MODEL_ROUNDS", "8"))
 FIRST = int(os.environ.get("CLAIMHOUSE_MODEL_SEED", "200000"))  # the soak draws its seeds anew
 
 
+@pytest.mark.case("N2", "O4", "O8", "O10", "O11", "L1")
 @pytest.mark.model
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + ROUNDS))
 def test_the_lake_equals_postgres_now_and_at_every_past_commit(seed: int, postgres: Any, tmp_path: Path) -> None:

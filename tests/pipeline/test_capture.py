@@ -96,6 +96,7 @@ def until(question: Any, seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.case("O2")
 def test_once_copies_then_follows(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE claim (id int PRIMARY KEY, amount numeric(12,2), note text)")
     postgres.execute("INSERT INTO claim SELECT g, g / 4.0, 'n' || g FROM generate_series(1, 5000) g")
@@ -122,6 +123,7 @@ def test_a_second_once_without_changes_brings_no_rows(postgres: Any, tmp_path: P
     assert (again.rows, again.copied_rows) == (0, 0)
 
 
+@pytest.mark.case("N5", "N6")
 def test_a_running_capture_shows_commits_and_new_tables(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("claimhouse.pipeline.capture.IDLE_SECONDS", 0.3)
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
@@ -136,6 +138,7 @@ def test_a_running_capture_shows_commits_and_new_tables(postgres: Any, tmp_path:
         until(lambda: query(asked, "SELECT count(*) FROM later") == [(2,)])
 
 
+@pytest.mark.case("O6", "O12")
 def test_names_and_keys_of_all_sorts_arrive(postgres: Any, tmp_path: Path) -> None:
     postgres.execute('CREATE SCHEMA "We.ird"')
     postgres.execute(
@@ -158,12 +161,14 @@ def test_names_and_keys_of_all_sorts_arrive(postgres: Any, tmp_path: Path) -> No
         )
 
 
+@pytest.mark.case("O6")
 def test_an_application_is_never_kept_from_writing_its_tables(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE nokey (a text); INSERT INTO nokey VALUES ('x')")
     once(options(postgres, tmp_path))
     postgres.execute("UPDATE nokey SET a = 'y'; DELETE FROM nokey")
 
 
+@pytest.mark.case("O8")
 def test_a_transaction_larger_than_memory_is_seen_whole_or_not_at_all(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text)")
     asked = options(postgres, tmp_path, spill_bytes=100_000)
@@ -194,6 +199,7 @@ def test_a_transaction_larger_than_memory_is_seen_whole_or_not_at_all(postgres: 
     assert query(asked, "SELECT count(*), count(DISTINCT id) FROM a") == [(20000, 20000)]
 
 
+@pytest.mark.case("N1")
 def test_a_row_written_before_the_slot_and_committed_after_it_is_there(postgres: Any, tmp_path: Path) -> None:
     """The fence: without it the row is in no chunk (not visible yet) and in no stream (older than the publication)."""
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
@@ -228,6 +234,7 @@ def test_without_the_fence_that_row_is_lost(postgres: Any, tmp_path: Path, monke
     assert query(asked, "SELECT * FROM t") == []
 
 
+@pytest.mark.case("N1", "O3")
 def test_a_row_that_moves_behind_the_copy_keeps_its_toast_value(
     postgres: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -269,6 +276,7 @@ def _move_behind_first_chunk(postgres: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(copying, "_next_step", after_chunk)
 
 
+@pytest.mark.case("N1")
 def test_a_table_rewritten_between_two_chunks_is_copied_again(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY, filler text)")
     postgres.execute("INSERT INTO t SELECT g, repeat('x', 1500) FROM generate_series(1, 3000) g")
@@ -290,6 +298,7 @@ def test_a_table_rewritten_between_two_chunks_is_copied_again(postgres: Any, tmp
     assert copy.number == 2
 
 
+@pytest.mark.case("S4")
 def test_a_column_with_a_default_shows_it_in_older_rows(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
     asked = options(postgres, tmp_path)
@@ -302,6 +311,7 @@ def test_a_column_with_a_default_shows_it_in_older_rows(postgres: Any, tmp_path:
     assert query(asked, "SELECT * FROM t ORDER BY id") == [(1, "open"), (2, "shut"), (3, "new")]
 
 
+@pytest.mark.case("S1", "S2", "S5", "O5")
 @pytest.mark.parametrize(
     "ddl",
     [
@@ -372,6 +382,7 @@ def test_readers_beside_a_writer_never_see_half_a_transaction(postgres: Any, tmp
     assert reads >= 10 and largest >= 150
 
 
+@pytest.mark.case("R7")
 def test_a_second_capture_of_the_same_source_is_refused_and_names_the_first(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
     asked = options(postgres, tmp_path)
@@ -383,6 +394,7 @@ def test_a_second_capture_of_the_same_source_is_refused_and_names_the_first(post
         until(lambda: query(asked, "SELECT count(*) FROM t") == [(1,)])
 
 
+@pytest.mark.case("L2")
 def test_a_zombie_stops_for_good_when_another_owner_has_taken_over(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
     asked = options(postgres, tmp_path)
@@ -397,6 +409,7 @@ def test_a_zombie_stops_for_good_when_another_owner_has_taken_over(postgres: Any
     assert query(asked, "SELECT * FROM t") == [(1,)]
 
 
+@pytest.mark.case("L2")
 def test_the_rightful_owner_goes_on_from_a_cut_that_a_zombie_still_made(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
     asked = options(postgres, tmp_path)
@@ -421,6 +434,7 @@ def zombies_cut(lake: Any) -> bool:
     return read_mark(lake, "main", last.cut + 1).epoch == 1
 
 
+@pytest.mark.case("R6")
 def test_a_slot_that_is_gone_stops_the_capture_and_says_what_is_missing(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
     asked = options(postgres, tmp_path)
@@ -436,6 +450,7 @@ def test_a_slot_that_is_gone_stops_the_capture_and_says_what_is_missing(postgres
         once(asked)
 
 
+@pytest.mark.case("R6")
 def test_a_lost_slot_is_bridged_where_that_is_asked_for(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t VALUES (1, 1), (2, 2)")
     postgres.execute("CREATE TABLE keyless (id int); ALTER TABLE keyless REPLICA IDENTITY FULL")
@@ -459,6 +474,7 @@ def test_a_lost_slot_is_bridged_where_that_is_asked_for(postgres: Any, tmp_path:
     assert verify(VerifyOptions("main", postgres.dsn, asked.location)).differences == []
 
 
+@pytest.mark.case("R6")
 def test_a_repair_that_is_killed_before_its_first_cut_can_be_done_again(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
     asked = options(postgres, tmp_path)
@@ -491,6 +507,7 @@ def test_small_copies_share_their_registries(postgres: Any, tmp_path: Path, monk
     assert counts == [[(n + 1,)] for n in range(25)]
 
 
+@pytest.mark.case("N2")
 @pytest.mark.parametrize("again", [False, True], ids=["the first copy", "a later one"])
 def test_a_copy_killed_within_a_chunk_shows_no_deleted_row(
     postgres: Any, tmp_path: Path, monkeypatch: Any, again: bool
@@ -540,6 +557,7 @@ def test_a_copy_of_a_table_without_a_key_holds_what_a_column_got_that_came_meanw
     assert query(asked, "SELECT id, a FROM t ORDER BY id") == [*((n, 7) for n in range(1, 6)), (6, 8)]
 
 
+@pytest.mark.case("N7")
 def test_a_table_is_copied_anew_on_request_while_others_stream(postgres: Any, tmp_path: Path) -> None:
     postgres.execute(
         "CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t SELECT g, g FROM generate_series(1, 9) g"
@@ -565,6 +583,7 @@ def test_a_table_is_copied_anew_on_request_while_others_stream(postgres: Any, tm
     assert query(asked, "SELECT count(*), min(a) FROM t") == [(10, -1)]
 
 
+@pytest.mark.case("R12", "S8")
 def test_a_table_that_an_error_stopped_is_taken_up_again_on_request(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'x')")
     asked = options(postgres, tmp_path)
@@ -591,6 +610,7 @@ def begun(asked: CaptureOptions, name: str) -> int:
     return next(s.copies_begun for s in states if s.name == name)
 
 
+@pytest.mark.case("R12")
 def test_a_table_that_an_error_stopped_tells_of_it_once_however_many_such_rows_come(
     postgres: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -615,6 +635,7 @@ def test_a_table_that_an_error_stopped_tells_of_it_once_however_many_such_rows_c
     assert [letter.folder for letter in deadletters.letters(lake, "main")] == ["public/t"]
 
 
+@pytest.mark.case("S2")
 @pytest.mark.parametrize("told", [True, False], ids=["by the trigger", "by the catalog alone"])
 def test_a_rewrite_is_answered_by_one_comparison(postgres: Any, tmp_path: Path, told: bool) -> None:
     if told:
@@ -640,6 +661,7 @@ def test_a_request_that_names_no_captured_table_changes_nothing(postgres: Any, t
     assert once(asked).copied_rows == 0
 
 
+@pytest.mark.case("R6")
 def test_a_slot_moved_by_someone_else_stops_the_capture(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
     asked = options(postgres, tmp_path)
@@ -655,6 +677,7 @@ def test_a_slot_moved_by_someone_else_stops_the_capture(postgres: Any, tmp_path:
         once(asked)
 
 
+@pytest.mark.case("R8")
 def test_another_database_is_not_taken_for_the_captured_one(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
     asked = options(postgres, tmp_path)
@@ -663,6 +686,7 @@ def test_another_database_is_not_taken_for_the_captured_one(postgres: Any, tmp_p
         once(replace(asked, dsn=postgres.dsn.replace(postgres.name, "postgres")))
 
 
+@pytest.mark.case("R11")
 def test_a_role_that_may_not_publish_is_told_the_sql(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
     with pytest.raises(NotReady) as told:
@@ -689,6 +713,7 @@ def test_two_sources_are_joined_in_one_query_and_live_alone(postgres: Any, serve
         until(lambda: query(b, "SELECT w FROM policies.public.u") == [("uno",)])
 
 
+@pytest.mark.case("R5")
 def test_a_broken_connection_is_mended(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
     asked = options(postgres, tmp_path)
@@ -702,6 +727,7 @@ def test_a_broken_connection_is_mended(postgres: Any, tmp_path: Path) -> None:
         until(lambda: query(asked, "SELECT count(*) FROM t") == [(1,)])
 
 
+@pytest.mark.case("R2")
 def test_an_idle_source_moves_its_slot(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("claimhouse.pipeline.capture.IDLE_SECONDS", 0.2)
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE busy (id int PRIMARY KEY)")
@@ -744,6 +770,7 @@ def test_an_idle_capture_does_not_flush_for_ever(postgres: Any, tmp_path: Path, 
     assert flush <= before.flush + 2
 
 
+@pytest.mark.case("L2", "R7")
 def test_a_lake_on_s3_has_the_same_guarantees(postgres: Any, tmp_path: Path, bucket: Any) -> None:
     postgres.execute(
         "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, 'v' || g FROM generate_series(1, 500) g"
@@ -852,6 +879,7 @@ def test_a_ddl_right_after_a_look_at_the_catalog_is_not_taken_for_known(
     assert sorted(query(asked, "SELECT * FROM t")) == [(1,), (2,)]
 
 
+@pytest.mark.case("N6")
 @pytest.mark.parametrize(
     "meddling",
     [
@@ -902,6 +930,7 @@ def test_a_transaction_open_while_nothing_published_its_table_counts_once(postgr
     assert query(asked, "SELECT id, a FROM t") == [(2, 20)]
 
 
+@pytest.mark.case("N6")
 def test_a_publication_that_we_may_not_mend_stops_the_capture(postgres: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("claimhouse.pipeline.capture.IDLE_SECONDS", 0.2)
     monkeypatch.setattr("claimhouse.pipeline.capture.LOOK_SHARE", 1.0)
@@ -914,6 +943,7 @@ def test_a_publication_that_we_may_not_mend_stops_the_capture(postgres: Any, tmp
         time.sleep(2.0)
 
 
+@pytest.mark.case("N3")
 def test_an_untouched_publication_copies_nothing_again(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
     postgres.execute("CREATE SCHEMA s; CREATE TABLE s.u (id int); CREATE TABLE s.w (id int) PARTITION BY RANGE (id)")
@@ -925,6 +955,7 @@ def test_an_untouched_publication_copies_nothing_again(postgres: Any, tmp_path: 
     assert once(asked).copied_rows == 0
 
 
+@pytest.mark.case("O13")
 def test_stored_generated_columns_are_captured_where_the_server_can_send_them(postgres: Any, tmp_path: Path) -> None:
     newer = postgres.conn.info.server_version >= 180000
     postgres.execute(
@@ -972,6 +1003,7 @@ def test_a_run_once_knows_a_rewrite_that_the_stream_announced_before_the_catalog
     assert verify(VerifyOptions("main", postgres.dsn, asked.location)).differences == []
 
 
+@pytest.mark.case("O6", "S6")
 def test_a_table_that_lost_its_key_can_soon_be_written_again(postgres: Any, tmp_path: Path) -> None:
     postgres.execute(ddl_trigger.install_sql())
     postgres.execute("CREATE TABLE t (id int CONSTRAINT pk PRIMARY KEY); INSERT INTO t VALUES (1)")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 from deltalake import DeltaTable
 
 from claimhouse.lake.lake import changes_key, open_lake
@@ -17,6 +18,7 @@ from claimhouse.pipeline import Capture, CaptureOptions
 from claimhouse.verify import VerifyOptions, verify
 
 
+@pytest.mark.case("N1", "L4")
 def test_pgbench_runs_beside_the_capture_and_the_lake_equals_it(postgres: Any, server: Any, tmp_path: Path) -> None:
     pgbench = str(server.programs / "pgbench")
     subprocess.run([pgbench, "-i", "-s", "1", "-q", postgres.dsn], check=True, capture_output=True)
@@ -47,6 +49,7 @@ def _tables(location: str) -> list[Any]:
         return [type("Unknown", (), {"status": "unknown"})]
 
 
+@pytest.mark.case("L9")
 def test_a_foreign_reader_of_one_flush_sees_whole_transactions(postgres: Any, tmp_path: Path) -> None:
     """The versions that a flush record names hold, over all tables, the same transactions."""
     postgres.execute("CREATE TABLE debit (id int PRIMARY KEY, v int); CREATE TABLE credit (id int PRIMARY KEY, v int)")

@@ -69,12 +69,14 @@ def test_dropped_attributes_are_skipped_and_attnums_kept(postgres):
     assert [(c.name, c.attnum) for c in described(postgres, "t").columns] == [("a", 1), ("c", 3)]
 
 
+@pytest.mark.case("O13")
 def test_generated_columns_are_left_out_unless_published(postgres):
     postgres.execute("CREATE TABLE t (a int, b int GENERATED ALWAYS AS (a * 2) STORED)")
     assert list(kinds(described(postgres, "t"))) == ["a"]
     assert list(kinds(described(postgres, "t", generated=True))) == ["a", "b"]
 
 
+@pytest.mark.case("S4")
 def test_a_default_that_older_rows_show_without_a_rewrite_is_told_as_text(postgres):
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
     postgres.execute("""
@@ -124,6 +126,7 @@ def test_identity_is_what_the_source_sends_old_rows_by(postgres, ddl, identity, 
     assert (table.identity, [c.name for c in table.key]) == (identity, key)
 
 
+@pytest.mark.case("S7")
 def test_a_partitioned_table_has_the_identity_that_all_its_leaves_send(postgres):
     postgres.execute("""
         CREATE TABLE p (b text, a int PRIMARY KEY) PARTITION BY RANGE (a);
@@ -175,6 +178,7 @@ def test_an_added_column_is_known_from_its_version_on_and_its_default_kept(postg
     assert evolve(two, described(postgres, "t")) is None
 
 
+@pytest.mark.case("S1")
 def test_a_renamed_column_keeps_its_physical_name_and_lends_it_to_no_other(postgres):
     postgres.execute("CREATE TABLE t (a int PRIMARY KEY, b text)")
     one = first(postgres, "t")
@@ -184,6 +188,7 @@ def test_a_renamed_column_keeps_its_physical_name_and_lends_it_to_no_other(postg
     assert {c.name: c.physical for c in two.columns} == {"a": "a", "c": "b", "b": "b__2"}
 
 
+@pytest.mark.case("S1")
 def test_swapped_names_follow_the_attributes(postgres):
     postgres.execute("CREATE TABLE t (a int, b int)")
     one = first(postgres, "t")
@@ -192,6 +197,7 @@ def test_swapped_names_follow_the_attributes(postgres):
     assert two is not None and {c.name: c.physical for c in two.columns} == {"b": "a", "a": "b"}
 
 
+@pytest.mark.case("S2")
 def test_a_changed_kind_gets_a_new_physical_name_and_a_changed_type_of_the_same_kind_does_not(postgres):
     postgres.execute("CREATE TABLE t (a int, b varchar(5))")
     one = first(postgres, "t")
@@ -207,6 +213,7 @@ def test_a_changed_kind_gets_a_new_physical_name_and_a_changed_type_of_the_same_
     assert three is not None and three.column("a").physical == "a__3"
 
 
+@pytest.mark.case("S1")
 def test_a_column_dropped_and_added_again_is_another_one(postgres):
     postgres.execute("CREATE TABLE t (a int, b text)")
     one = first(postgres, "t")
@@ -221,6 +228,7 @@ def test_a_column_dropped_and_added_again_is_another_one(postgres):
     assert four is not None and four.column("b").physical == "b__3"
 
 
+@pytest.mark.case("S6")
 def test_a_new_key_or_replica_identity_makes_a_version(postgres):
     postgres.execute("CREATE TABLE t (a int PRIMARY KEY, b int NOT NULL)")
     one = first(postgres, "t")
@@ -265,6 +273,7 @@ def test_patterns_choose_by_schema_and_name(postgres):
         found(postgres, "clam")
 
 
+@pytest.mark.case("O13")
 def test_what_the_wal_does_not_hold_is_ignored_with_a_reason(postgres):
     postgres.execute("""
         CREATE UNLOGGED TABLE u (a int); CREATE TABLE t (a int); CREATE VIEW v AS SELECT 1;
@@ -278,6 +287,7 @@ def test_what_the_wal_does_not_hold_is_ignored_with_a_reason(postgres):
     assert reasons["p1"] is not None and "root" in reasons["p1"] and "p" in reasons["p1"]
 
 
+@pytest.mark.case("S8")
 def test_names_that_differ_only_by_case_are_refused_by_name(postgres):
     postgres.execute(
         'CREATE TABLE claim (a int); CREATE TABLE "Claim" (a int); CREATE TABLE fine ("A" int, b int, a int)'
@@ -288,6 +298,7 @@ def test_names_that_differ_only_by_case_are_refused_by_name(postgres):
     assert {i.name: i.problem for i in found(postgres, "!Claim", "!fine")} == {"claim": None}
 
 
+@pytest.mark.case("R11")
 def test_missing_rights_and_hidden_rows_come_with_the_sql_that_mends_them(postgres):
     postgres.execute(
         "CREATE TABLE open (a int); CREATE TABLE ruled (a int); ALTER TABLE ruled ENABLE ROW LEVEL SECURITY"
@@ -383,6 +394,7 @@ def test_a_look_at_the_catalog_costs_each_table_the_same_however_many_there_are(
     assert many < 6 * few
 
 
+@pytest.mark.case("S7")
 def test_marks_betray_partitions_that_come_and_go(postgres):
     postgres.execute("CREATE TABLE p (a int) PARTITION BY RANGE (a); CREATE TABLE q (a int)")
     oid = oid_of(postgres, "p")

@@ -82,6 +82,7 @@ def test_a_role_with_nothing_is_told_all_it_lacks_and_the_sql_suffices(postgres)
     postgres.execute(f"DROP OWNED BY {postgres.roles[0]}")
 
 
+@pytest.mark.case("O6")
 def test_tables_without_a_usable_identity_are_named_and_mended(postgres):
     postgres.execute("""
         CREATE TABLE plain (a int); CREATE TABLE "No.thing" (a int PRIMARY KEY);
@@ -96,6 +97,7 @@ def test_tables_without_a_usable_identity_are_named_and_mended(postgres):
     assert after[postgres.name] == ("ok", "1 tables have a key") and after["public.plain"][0] == "info"
 
 
+@pytest.mark.case("O13")
 def test_what_is_not_captured_is_told_with_its_reason(postgres):
     postgres.execute('CREATE UNLOGGED TABLE u (a int PRIMARY KEY); CREATE TABLE fine (a int, "A" int)')
     findings = examine(postgres.dsn)
@@ -108,6 +110,7 @@ def test_what_is_not_captured_is_told_with_its_reason(postgres):
     assert of(examine(postgres.dsn, tables=["u"]), "table") == []
 
 
+@pytest.mark.case("N5")
 def test_a_publication_that_leaves_out_rows_or_columns_is_a_warning(postgres):
     if postgres.conn.info.server_version < 150000:
         pytest.skip("row filters and column lists came with 15")
@@ -123,6 +126,7 @@ def test_a_publication_that_leaves_out_rows_or_columns_is_a_warning(postgres):
     assert [f.level for f in of(examine(postgres.dsn, publication="theirs"), "publication")] == ["ok"]
 
 
+@pytest.mark.case("R6")
 def test_an_unread_slot_is_a_warning_and_a_lost_one_an_error(postgres):
     postgres.execute("CREATE TABLE t (a int PRIMARY KEY)")
     slot = f"claimhouse_{postgres.name}"
@@ -176,6 +180,7 @@ def test_a_standby_is_no_source(patient):
     assert [f.code for f in found if f.level == "error"] == ["standby"]
 
 
+@pytest.mark.case("R9")
 def test_a_failover_slot_that_outruns_its_standbys_is_told(patient, postgres):
     ensure_slot(patient.conn, f"{postgres.name}_f")
     state = slot_state(patient.conn, f"{postgres.name}_f")

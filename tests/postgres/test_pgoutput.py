@@ -94,6 +94,7 @@ def test_a_row_of_a_very_wide_table_does_not_widen_those_of_others(postgres: Any
     assert all(found[f"t{n}"].column("v").to_pylist() == [f"v{g}" for g in range(1, 901)] for n in range(30))
 
 
+@pytest.mark.case("O5")
 def test_truncates_stand_in_order_among_the_rows_of_all_their_tables(postgres: Any) -> None:
     postgres.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
     source = Source(postgres)
@@ -106,6 +107,7 @@ def test_truncates_stand_in_order_among_the_rows_of_all_their_tables(postgres: A
         assert ops == order * 40
 
 
+@pytest.mark.case("O3", "O8", "O10")
 @pytest.mark.parametrize("seed", range(4))
 def test_random_transactions_replayed_equal_the_table(postgres: Any, seed: int) -> None:
     print("seed", seed)
@@ -176,6 +178,7 @@ def one_table(postgres: Any, identity: str = "DEFAULT") -> Source:
     return Source(postgres)
 
 
+@pytest.mark.case("O3")
 def test_unchanged_toast_is_named_missing_and_is_not_null(postgres: Any) -> None:
     source = one_table(postgres)
     postgres.execute(f"INSERT INTO t VALUES (1, 1, {LONG}, 1), (2, 1, 'short', 1)")
@@ -188,6 +191,7 @@ def test_unchanged_toast_is_named_missing_and_is_not_null(postgres: Any) -> None
     assert [r["big"] for r in rows[2:]] == [None, "short", None, None]
 
 
+@pytest.mark.case("O3")
 def test_two_unchanged_toast_columns_are_both_named(postgres: Any) -> None:
     postgres.execute('CREATE TABLE t (id int PRIMARY KEY, "A b" text, c text, d text)')
     postgres.execute('ALTER TABLE t ALTER "A b" SET STORAGE EXTERNAL, ALTER d SET STORAGE EXTERNAL')
@@ -199,6 +203,7 @@ def test_two_unchanged_toast_columns_are_both_named(postgres: Any) -> None:
     assert [r["_missing"] for r in rows] == [None, f"{name},d", name]
 
 
+@pytest.mark.case("O3")
 def test_a_full_old_tuple_fills_in_unchanged_toast(postgres: Any) -> None:
     source = one_table(postgres, "FULL")
     postgres.execute(f"INSERT INTO t VALUES (1, 1, {LONG}, 'NaN')")
@@ -211,6 +216,7 @@ def test_a_full_old_tuple_fills_in_unchanged_toast(postgres: Any) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.case("O3")
 def test_a_toasted_key_that_did_not_change_is_filled_in_from_the_old_key(postgres: Any) -> None:
     postgres.execute("CREATE TABLE t (k text PRIMARY KEY, v int, w text)")
     postgres.execute("ALTER TABLE t ALTER k SET STORAGE EXTERNAL, ALTER w SET STORAGE EXTERNAL")
@@ -222,6 +228,7 @@ def test_a_toasted_key_that_did_not_change_is_filled_in_from_the_old_key(postgre
     assert (row["k"], row["_missing"], row["_old_k"]) == (key, "w", None)
 
 
+@pytest.mark.case("O2")
 def test_a_key_change_tells_the_whole_old_key_and_other_updates_none(postgres: Any) -> None:
     postgres.execute("CREATE TABLE t (a int, b date, v int, PRIMARY KEY (a, b))")
     source = Source(postgres)
@@ -240,6 +247,7 @@ def test_a_key_change_tells_the_whole_old_key_and_other_updates_none(postgres: A
     assert dict(batch.column("_exact")[2].as_py()) == {"b": "infinity", "_old_b": "infinity"}
 
 
+@pytest.mark.case("O1")
 def test_the_old_key_under_full_identity_is_told_only_where_the_key_changed(postgres: Any) -> None:
     postgres.execute("CREATE TABLE mixed (id int, part int, v int, PRIMARY KEY (id, part))")
     postgres.execute("ALTER TABLE mixed REPLICA IDENTITY FULL")
@@ -249,6 +257,7 @@ def test_the_old_key_under_full_identity_is_told_only_where_the_key_changed(post
     assert [(r["_old_id"], r["_old_part"]) for r in rows] == [(None, None), (None, None), ("1", "1")]
 
 
+@pytest.mark.case("O1", "S6")
 def test_a_delete_carries_the_key_or_with_full_identity_the_row(postgres: Any) -> None:
     source = one_table(postgres)
     postgres.execute("INSERT INTO t VALUES (1, 7, 'x', 1), (2, 8, 'y', 2); DELETE FROM t WHERE id = 1")
@@ -259,6 +268,7 @@ def test_a_delete_carries_the_key_or_with_full_identity_the_row(postgres: Any) -
     ]  # fmt: skip
 
 
+@pytest.mark.case("O1")
 def test_an_identity_by_index_is_the_key(postgres: Any) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY, code text NOT NULL, v int)")
     postgres.execute("CREATE UNIQUE INDEX u ON t (code); ALTER TABLE t REPLICA IDENTITY USING INDEX u")
@@ -270,6 +280,7 @@ def test_an_identity_by_index_is_the_key(postgres: Any) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.case("O5")
 def test_truncate_stands_in_its_place_for_each_table(postgres: Any) -> None:
     postgres.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY REFERENCES a)")
     source = Source(postgres)
@@ -304,6 +315,7 @@ def test_rows_know_their_transaction_and_their_place_in_it(postgres: Any) -> Non
     assert batch.column("_schema").to_pylist() == [1, 1, 1] and batch.column("_copy").null_count == 3
 
 
+@pytest.mark.case("O10")
 def test_empty_and_rolled_back_transactions_leave_nothing_but_progress(postgres: Any) -> None:
     source = one_table(postgres)
     postgres.execute("BEGIN; INSERT INTO t VALUES (1); ROLLBACK")
@@ -324,6 +336,7 @@ def test_an_announcement_that_says_nothing_new_does_not_ask_again(postgres: Any)
     assert len(announced) > 1 and len(source.resolved) == 1
 
 
+@pytest.mark.case("S3")
 def test_a_new_shape_starts_at_its_row_within_one_transaction(postgres: Any) -> None:
     source = one_table(postgres)
     postgres.execute(
@@ -415,6 +428,7 @@ def test_columns_are_matched_by_name_and_unpublished_ones_are_null(postgres: Any
     ]  # fmt: skip
 
 
+@pytest.mark.case("R12")
 def test_a_value_that_cannot_be_kept_ends_its_table_and_no_other(postgres: Any) -> None:
     postgres.execute("CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text)")
 
@@ -443,6 +457,7 @@ def test_a_value_that_cannot_be_kept_ends_its_table_and_no_other(postgres: Any) 
     assert kept["a"][6:] == ["4", "4"]  # told apart here: what the caller skips from now on is his
 
 
+@pytest.mark.case("O8")
 def test_a_transaction_larger_than_memory_comes_in_parts(postgres: Any) -> None:
     postgres.execute(MIXED + "; CREATE TABLE t (id int PRIMARY KEY)")
     source = Source(postgres)
@@ -473,6 +488,7 @@ def test_a_transaction_larger_than_memory_comes_in_parts(postgres: Any) -> None:
     assert [r["id"] for d in after for c in d.changes for r in as_text(c)] == ["3", "4"]
 
 
+@pytest.mark.case("R5")
 def test_after_a_reset_the_unfinished_transaction_is_taken_from_its_start(postgres: Any) -> None:
     source = one_table(postgres)
     postgres.execute("BEGIN; INSERT INTO t SELECT generate_series(1, 100); INSERT INTO t VALUES (0); COMMIT")
@@ -509,6 +525,7 @@ def test_a_message_outside_of_transactions_is_progress_by_itself(postgres: Any) 
     assert decoder.idle_position(raw.part(0, len(raw))) >= lsn  # without any keepalive
 
 
+@pytest.mark.case("O9")
 def test_prepared_transactions_come_at_their_second_commit(postgres: Any) -> None:
     if not int(postgres.execute("SHOW max_prepared_transactions")[0][0]):
         pytest.skip("the server allows no prepared transactions")
@@ -524,6 +541,7 @@ def test_prepared_transactions_come_at_their_second_commit(postgres: Any) -> Non
     assert [r["id"] for c in all_changes(source.decode()) for r in as_text(c)] == ["3", "2"]
 
 
+@pytest.mark.case("O12")
 def test_names_of_any_kind_come_through(postgres: Any) -> None:
     names = ['Quoted_" . Table', "a\\b", "ünï ςode", "1st", "x" * 63]
     for name in names:
@@ -538,6 +556,7 @@ def test_names_of_any_kind_come_through(postgres: Any) -> None:
     assert all(as_text(c)[0]["_x5f_op"] == "mine" for c in changes)
 
 
+@pytest.mark.case("T15")
 def test_a_damaged_stream_is_an_error_and_not_a_wrong_row(postgres: Any) -> None:
     source = one_table(postgres)
     postgres.execute("INSERT INTO t VALUES (1)")
@@ -552,6 +571,7 @@ def test_a_damaged_stream_is_an_error_and_not_a_wrong_row(postgres: Any) -> None
         source.decoder().feed(Raw(damaged, raw.offsets, raw.ends))
 
 
+@pytest.mark.case("T15")
 def test_damage_anywhere_is_an_error_of_ours_or_harmless(postgres: Any) -> None:
     postgres.execute(MIXED + "; CREATE TABLE t (id int PRIMARY KEY)")
     source = Source(postgres)
@@ -587,6 +607,7 @@ def bodies(server: Any) -> list[bytes]:
     return [bytes(raw.buffer[a:b]) for a, b in zip(raw.offsets.tolist(), raw.ends.tolist(), strict=True)]
 
 
+@pytest.mark.case("T15")
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(data=st.data())
 def test_no_stream_of_messages_is_more_than_an_error_of_ours(bodies: list[bytes], data: st.DataObject) -> None:

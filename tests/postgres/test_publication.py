@@ -51,6 +51,7 @@ def test_names_suit_slots_whatever_the_source_is_called():
     assert len(odd) <= 52 and set(odd) <= set("abcdefghijklmnopqrstuvwxyz0123456789_")
 
 
+@pytest.mark.case("O6")
 def test_a_table_without_an_identity_is_published_for_inserts_alone_and_the_application_goes_on(postgres, conn):
     postgres.execute("CREATE TABLE keyed (a int PRIMARY KEY, b int); CREATE TABLE log (a int)")
     assert ensure(conn, NAME, described(conn, "keyed", "log")) == [NAME, append_name(NAME)]
@@ -63,6 +64,7 @@ def test_both_publications_stand_before_there_is_a_table_for_either(postgres, co
     assert ensure(conn, NAME, []) == [NAME, append_name(NAME)]
 
 
+@pytest.mark.case("O6", "S6")
 def test_a_table_that_lost_its_key_is_moved_at_the_next_look_and_back_when_it_has_one(postgres, conn):
     postgres.execute("CREATE TABLE t (a int PRIMARY KEY)")
     ensure(conn, NAME, described(conn, "t"))
@@ -87,6 +89,7 @@ def test_what_the_lake_believes_of_a_table_does_not_keep_it_where_it_harms(postg
     assert (published(postgres), published(postgres, append_name(NAME))) == ([], ["t"])
 
 
+@pytest.mark.case("S7")
 def test_partitions_are_published_as_their_root(postgres, conn):
     postgres.execute("CREATE TABLE p (a int PRIMARY KEY) PARTITION BY RANGE (a)")
     postgres.execute("CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9)")
@@ -95,6 +98,7 @@ def test_partitions_are_published_as_their_root(postgres, conn):
     assert plan(conn, NAME, described(conn, "p")) == []
 
 
+@pytest.mark.case("O12")
 def test_odd_names_are_quoted(postgres, conn):
     postgres.execute('CREATE TABLE "a.b ""c""; DROP" (a int PRIMARY KEY)')
     oid = postgres.execute("SELECT oid::bigint FROM pg_class WHERE relname LIKE 'a.b%%'")[0][0]
@@ -102,6 +106,7 @@ def test_odd_names_are_quoted(postgres, conn):
     assert published(postgres) == ['a.b "c"; DROP']
 
 
+@pytest.mark.case("N6")
 def test_a_publication_for_all_tables_is_taken_as_it_is(postgres, conn):
     postgres.execute("CREATE TABLE keyed (a int PRIMARY KEY); CREATE TABLE log (a int)")
     postgres.execute("CREATE PUBLICATION everything FOR ALL TABLES")
@@ -110,6 +115,7 @@ def test_a_publication_for_all_tables_is_taken_as_it_is(postgres, conn):
     assert ensure(conn, "everything", tables) == ["everything"]
 
 
+@pytest.mark.case("N6")
 def test_options_of_anothers_publication_are_not_changed_but_named(postgres, conn):
     postgres.execute(
         "CREATE TABLE t (a int PRIMARY KEY); CREATE PUBLICATION theirs FOR TABLE t WITH (publish = 'insert')"
@@ -166,6 +172,7 @@ def test_a_slot_is_made_once_and_begins_where_it_was_confirmed(postgres, conn):
     assert slot_state(conn, slot.replace("t", "_", 1)) is None
 
 
+@pytest.mark.case("R9")
 def test_a_slot_can_be_one_that_standbys_keep(postgres, conn):
     if conn.info.server_version < 170000:
         pytest.skip("failover slots came with 17")

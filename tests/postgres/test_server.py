@@ -23,6 +23,7 @@ from claimhouse.postgres.server import (
 MODES = [False, True]
 
 
+@pytest.mark.case("T16")
 @pytest.mark.parametrize("replication", MODES)
 def test_values_read_the_same_whatever_a_role_or_database_has_set(postgres, replication):
     dsn = postgres.role()
@@ -163,6 +164,7 @@ def test_what_the_server_says_becomes_an_error_of_ours(postgres, statement, kind
     postgres.execute("ROLLBACK")
 
 
+@pytest.mark.case("R11")
 def test_a_right_that_is_missing_is_not_tried_again(postgres):
     postgres.execute("CREATE TABLE t (a int)")
     dsn = postgres.role("LOGIN")

@@ -25,6 +25,7 @@ def rows(batches: list[Any], *names: str) -> list[tuple[Any, ...]]:
     return [row for batch in found for row in batch]
 
 
+@pytest.mark.case("N1")
 def test_the_fence_waits_for_a_transaction_that_was_open_before_it(postgres: Any) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
     other = postgres.connect()
@@ -75,6 +76,7 @@ def test_a_rewrite_between_two_chunks_starts_the_table_again(postgres: Any) -> N
             next(chunks)
 
 
+@pytest.mark.case("S7")
 def test_a_partitioned_table_is_read_through_its_root(postgres: Any) -> None:
     postgres.execute("CREATE TABLE p (id int, kind text, PRIMARY KEY (id, kind)) PARTITION BY LIST (kind)")
     postgres.execute("CREATE TABLE p_a PARTITION OF p FOR VALUES IN ('a')")

@@ -90,6 +90,7 @@ def test_a_read_waits_no_longer_than_asked_and_gathers_while_it_lingers(source: 
         assert kinds([raw]).count(b"C") == 10
 
 
+@pytest.mark.case("R1")
 @both_wires
 def test_the_slot_is_moved_to_what_was_confirmed_and_never_beyond(source: Source, plain: bool) -> None:
     before = confirmed(source)
@@ -125,6 +126,7 @@ def test_a_confirmation_from_another_thread_is_told_at_once_if_asked_for(source:
         assert confirmed(source) == end
 
 
+@pytest.mark.case("R1")
 @both_wires
 def test_closing_tells_what_was_confirmed(source: Source, plain: bool) -> None:
     source.postgres.execute("INSERT INTO t VALUES (1)")
@@ -136,6 +138,7 @@ def test_closing_tells_what_was_confirmed(source: Source, plain: bool) -> None:
     wait_for(lambda: confirmed(source) == end)
 
 
+@pytest.mark.case("R7")
 @both_wires
 def test_a_second_reader_is_refused_and_told_who_reads(source: Source, plain: bool) -> None:
     with source.open() as stream:
@@ -147,6 +150,7 @@ def test_a_second_reader_is_refused_and_told_who_reads(source: Source, plain: bo
             Stream(source.postgres.dsn, source.slot, ["p"], plain=plain)
 
 
+@pytest.mark.case("R6")
 @both_wires
 def test_a_slot_that_is_not_there_is_lost(source: Source, plain: bool) -> None:
     with pytest.raises(SourceLost, match="no_such_slot"):
@@ -166,12 +170,14 @@ def test_a_publication_that_is_not_there_is_named_as_such(source: Source, plain:
         assert [all_changes(decoder.feed(raw)) for raw in until(stream, source.lsn())] in ([], [[]])
 
 
+@pytest.mark.case("R11")
 @both_wires
 def test_a_role_without_the_right_is_told_so(source: Source, plain: bool) -> None:
     with pytest.raises(NotReady):
         Stream(source.postgres.role("LOGIN"), source.slot, ["p"], plain=plain)
 
 
+@pytest.mark.case("R5")
 @both_wires
 def test_when_the_server_ends_it_what_came_before_is_still_read(source: Source, plain: bool) -> None:
     source.postgres.execute("INSERT INTO t VALUES (1)")
@@ -188,6 +194,7 @@ def test_when_the_server_ends_it_what_came_before_is_still_read(source: Source, 
             stream.read(0.1)
 
 
+@pytest.mark.case("R6")
 @both_wires
 def test_a_slot_whose_wal_was_removed_is_lost(source: Source, plain: bool) -> None:
     execute = source.postgres.execute
@@ -216,6 +223,7 @@ def test_publications_of_any_name_are_read_together(source: Source) -> None:
         assert kinds(list(until(stream, source.lsn()))).count(b"I") == 2
 
 
+@pytest.mark.case("R10")
 def test_a_shutdown_asks_for_a_confirmation_and_then_ends(tmp_path: Path) -> None:
     with Embedded(tmp_path / "pg", fast=True) as server:
         with psycopg.connect(server.dsn, autocommit=True) as conn:
@@ -294,6 +302,7 @@ def test_an_error_in_the_stream_ends_it_after_the_data() -> None:
     assert isinstance(fake.wire.ended, SourceGone) and "terminating" in str(fake.wire.ended)
 
 
+@pytest.mark.case("R5")
 def test_a_link_that_breaks_mid_frame_ends_the_stream() -> None:
     fake = Fake()
     fake.far.sendall(frames.frame(b"d", b"w1") + b"d\0\0\0\x50half")

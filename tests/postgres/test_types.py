@@ -46,6 +46,7 @@ def printed(session: psycopg.Connection[Any], type_: str, values: list[str | Non
         pytest.skip(f"this PostgreSQL was built without {type_}: {error.diag.message_primary}")
 
 
+@pytest.mark.case("T15")
 @pytest.mark.parametrize("case", BUILT_IN, ids=str)
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(data=st.data())
@@ -86,6 +87,7 @@ def test_the_table_of_types_agrees_with_the_server(session: psycopg.Connection[A
         assert type_.kind in kinds or type_.kind == "decimal"
 
 
+@pytest.mark.case("T13")
 def test_arrays_of_any_type_are_lists_unless_their_separator_is_another(session: psycopg.Connection[Any]) -> None:
     assert kind_of(1007) == "list<int4>"
     assert kind_of(99999, -1, 25) == "list<text>"
@@ -95,6 +97,7 @@ def test_arrays_of_any_type_are_lists_unless_their_separator_is_another(session:
     assert kind_of(22, -1, 21) == "text"  # int2vector is no array
 
 
+@pytest.mark.case("T3")
 @pytest.mark.parametrize(
     "type_",
     ["numeric(12,2)", "numeric(5)", "numeric(38,38)", "numeric", "numeric(39,2)", "numeric(3,-2)", "numeric(2,5)"],
@@ -112,6 +115,7 @@ def test_numeric_is_a_decimal_exactly_where_a_decimal_holds_it(session: psycopg.
     assert (kind_of(1700, scalar), kind_of(1231, array)) == (kind, f"list<{kind}>")
 
 
+@pytest.mark.case("T13")
 @pytest.mark.parametrize("literal", ["{{1,2},{3,4}}", "[0:1]={1,2}", "[2:2][1:1]={{7}}"])
 def test_an_array_of_odd_bounds_or_dimensions_keeps_its_text(literal: str) -> None:
     for kind in ("list<int4>", "list<text>"):
@@ -181,6 +185,7 @@ def test_a_stand_in_and_the_value_it_stands_for_are_not_the_same() -> None:
     assert same_text(typed, exact, pa.array(["9999-12-31", "infinity"]), column("date")).to_pylist() == [False, False]
 
 
+@pytest.mark.case("T2")
 def test_floats_are_told_apart_bit_by_bit() -> None:
     typed, _ = cast(pa.array(["0", "-0", "NaN", "1e-45"]), column("float4"))
     assert same_text(typed, None, pa.array(["-0", "-0", "NaN", "0"]), column("float4")).to_pylist() == [

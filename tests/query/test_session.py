@@ -91,6 +91,7 @@ def test_the_day_of_a_past_moment_is_that_of_its_newest_commit_in_the_books_zone
 ODD = ['T "q".x', "Mixed Case", "a.b", "1st", "é" * 31 + "x", "_op", "back\\slash", "semi;{}()=\n"]
 
 
+@pytest.mark.case("O12")
 def test_odd_names_of_schemas_tables_and_columns_work_as_the_source_spells_them(book: Book) -> None:
     for name in ODD:
         key = "Key, of"
@@ -270,6 +271,7 @@ def test_inserts_alone_need_no_look_at_the_base(book: Book) -> None:
         assert "JOIN" not in str(session.sql("EXPLAIN SELECT sum(id) FROM claim").relation.fetchall()).upper()
 
 
+@pytest.mark.case("O5")
 def test_a_truncate_empties_base_and_log(book: Book) -> None:
     table = book.table("claim", CLAIM, rows=START)
     book.cut()
@@ -280,6 +282,7 @@ def test_a_truncate_empties_base_and_log(book: Book) -> None:
     assert now(book, "SELECT id FROM claim") == [(9,)]
 
 
+@pytest.mark.case("O3")
 def test_a_value_that_an_update_did_not_bring_comes_from_the_base(book: Book) -> None:
     table = book.table("claim", CLAIM, rows=[{"id": 1, "note": "long", "amount": Decimal("1.00")}])
     book.cut()
@@ -293,6 +296,7 @@ def test_a_value_that_an_update_did_not_bring_comes_from_the_base(book: Book) ->
             assert rows(session, "SELECT * FROM claim") == [(2, "long", Decimal("3.00"))]
 
 
+@pytest.mark.case("O6")
 def test_rows_without_a_key_are_counted_and_append_only_ones_kept(book: Book) -> None:
     full = book.table("pair", {"a": "int4", "b": "text"}, identity="full", key=(), rows=[{"a": 1, "b": "x"}] * 3)
     log = book.table("event", {"a": "int4"}, identity="none", key=(), rows=[{"a": 1}])
@@ -328,6 +332,7 @@ def test_keys_of_several_columns_and_of_dates_are_told_apart_exactly(book: Book)
             assert rows(session, "SELECT id, name FROM price") == [(1, "open")]
 
 
+@pytest.mark.case("S4")
 def test_a_column_added_with_a_default_shows_it_in_older_rows(book: Book) -> None:
     table = book.table("claim", CLAIM, rows=START[:1])
     book.cut()
@@ -345,6 +350,7 @@ def test_a_column_added_with_a_default_shows_it_in_older_rows(book: Book) -> Non
         assert session.sql("FROM claim").columns == list(CLAIM)
 
 
+@pytest.mark.case("L5", "O3")
 @pytest.mark.parametrize("toast", [False, True])
 def test_random_histories_are_the_same_by_every_way_of_reading(tmp_path: Path, toast: bool) -> None:
     seed = random.randrange(10**6)
@@ -466,6 +472,7 @@ def test_a_stretch_that_is_not_known_exactly_is_refused(book: Book) -> None:
     assert len(now(book, "FROM claim")) == 1
 
 
+@pytest.mark.case("N4")
 def test_a_table_still_being_copied_is_refused_and_others_are_not(book: Book) -> None:
     table = book.table("claim", CLAIM, rows=START, live=False)
     book.table("other", {"id": "int8"}, rows=[{"id": 1}])
@@ -479,6 +486,7 @@ def test_a_table_still_being_copied_is_refused_and_others_are_not(book: Book) ->
     assert len(now(book, "FROM claim")) == 3
 
 
+@pytest.mark.case("N4")
 def test_a_new_copy_replaces_the_table_only_once_it_is_right(book: Book) -> None:
     table = book.table("claim", CLAIM, rows=START)
     book.cut()
@@ -494,6 +502,7 @@ def test_a_new_copy_replaces_the_table_only_once_it_is_right(book: Book) -> None
     assert [r[:2] for r in now(book, "FROM claim")] == [(1, "copied"), (7, None), (8, None)]
 
 
+@pytest.mark.case("R12")
 def test_an_errored_table_and_a_dead_letter_are_warned_about_once(book: Book) -> None:
     table = book.table("claim", CLAIM, rows=START)
     book.table("fine", {"id": "int8"})

@@ -15,6 +15,7 @@ import claimhouse.spark
 pytestmark = pytest.mark.stack
 
 
+@pytest.mark.case("L9")
 def test_spark_reads_a_value_of_every_kind_as_it_was_sent(spark: Any, postgres: Any, tmp_path: Path) -> None:
     table = Typed(postgres, of_each_kind(book(postgres)), 20261130, rows=8)
     table.insert()

@@ -86,6 +86,7 @@ def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, list) and value and isinstance(value[0], tuple) else value
 
 
+@pytest.mark.case("L9")
 def test_both_runtimes_log_the_same_rows(
     stack: Stack, source: psycopg.Connection[Any], request: pytest.FixtureRequest
 ) -> None:

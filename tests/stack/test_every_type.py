@@ -40,6 +40,7 @@ def database(stack: Stack) -> Iterator[Database]:
         yield Database(dsn, SOURCE, conn)
 
 
+@pytest.mark.case("L9")
 def test_trino_reads_a_value_of_every_kind_as_it_was_sent(stack: Stack, database: Database) -> None:
     table = Typed(database, of_each_kind(book(database)), 20261130, rows=8)
     table.insert()

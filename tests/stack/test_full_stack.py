@@ -74,6 +74,7 @@ def test_a_change_travels_from_postgres_to_trino(stack: Stack, source: psycopg.C
     equal(stack, source)
 
 
+@pytest.mark.case("O2", "O3")
 def test_a_key_change_is_one_update_and_keeps_values_that_did_not_come_along(
     stack: Stack, source: psycopg.Connection[Any]
 ) -> None:
@@ -85,6 +86,7 @@ def test_a_key_change_is_one_update_and_keeps_values_that_did_not_come_along(
     equal(stack, source)
 
 
+@pytest.mark.case("O5")
 def test_truncate_empties_and_what_follows_it_stays(stack: Stack, source: psycopg.Connection[Any]) -> None:
     with source.transaction():
         source.execute("TRUNCATE log")
@@ -108,6 +110,7 @@ def test_no_reader_sees_half_a_transaction(stack: Stack, source: psycopg.Connect
     equal(stack, source)
 
 
+@pytest.mark.case("K1")
 def test_exact_through_kills_of_spark_and_connect(stack: Stack, source: psycopg.Connection[Any]) -> None:
     for round_ in range(2):
         for number in range(60):
@@ -153,6 +156,7 @@ def test_a_glue_that_forgot_is_filled_again_by_register(stack: Stack, source: ps
     equal(stack, source)
 
 
+@pytest.mark.case("L9")
 def test_the_embedded_reader_reads_the_same_lake(stack: Stack, source: psycopg.Connection[Any]) -> None:
     """One lake, whichever runtime wrote it: DuckDB over the flushed cuts gives PostgreSQL's rows."""
     import claimhouse

@@ -21,6 +21,7 @@ def promoted(server: Embedded) -> None:
         assert conn.execute("SELECT pg_promote()").fetchone() == (True,)
 
 
+@pytest.mark.case("R8", "R9")
 def test_a_promoted_server_goes_on_where_the_lake_is_and_is_refused_where_it_lacks_what_the_lake_has(
     tmp_path: Path,
 ) -> None:

@@ -38,6 +38,7 @@ def test_a_column_of_one_letter_is_taken_for_nothing_else(postgres: Any, tmp_pat
     assert lake.differences() == []
 
 
+@pytest.mark.case("S5")
 def test_a_renamed_table_goes_on_in_its_folder_and_its_old_name_is_free(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE SCHEMA s; CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
     lake = Lake(postgres.dsn, tmp_path)
@@ -56,6 +57,7 @@ def test_a_renamed_table_goes_on_in_its_folder_and_its_old_name_is_free(postgres
     assert lake.differences() == []
 
 
+@pytest.mark.case("S5")
 def test_a_table_made_again_under_its_old_name_never_shows_the_former_ones_rows(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE other (id int PRIMARY KEY)")
     lake = Lake(postgres.dsn, tmp_path)
@@ -82,6 +84,7 @@ def test_a_table_made_again_under_its_old_name_never_shows_the_former_ones_rows(
     assert lake.differences() == []
 
 
+@pytest.mark.case("S5")
 def test_a_name_that_another_table_took_over_before_its_copy_went_on_is_not_read_for_the_former(
     postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +108,7 @@ def test_a_name_that_another_table_took_over_before_its_copy_went_on_is_not_read
     assert lake.differences() == []
 
 
+@pytest.mark.case("S5")
 def test_a_schema_that_goes_under_a_copy_stops_no_capture(
     postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +143,7 @@ def test_a_table_that_inherits_is_published_as_its_own_identity_asks_for(postgre
     assert lake.rows("SELECT * FROM keyed") == [(2, "c")]
 
 
+@pytest.mark.case("O5", "S7")
 def test_a_truncated_partition_is_noticed(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE p (id int, k text, PRIMARY KEY (id, k)) PARTITION BY LIST (k)")
     postgres.execute("CREATE TABLE p_a PARTITION OF p FOR VALUES IN ('a'); CREATE TABLE p_d PARTITION OF p DEFAULT")
@@ -151,6 +156,7 @@ def test_a_truncated_partition_is_noticed(postgres: Any, tmp_path: Path) -> None
     assert lake.differences() == []
 
 
+@pytest.mark.case("S8")
 def test_a_column_that_is_added_in_another_case_stops_its_table_by_name(postgres: Any, tmp_path: Path) -> None:
     postgres.execute('CREATE TABLE t (id int PRIMARY KEY, "X" int); CREATE TABLE other (id int PRIMARY KEY)')
     lake = Lake(postgres.dsn, tmp_path)
@@ -171,6 +177,7 @@ def test_schemas_called_as_duckdb_calls_its_catalogs_are_read_by_the_whole_path(
     assert len(lake.rows("SHOW ALL TABLES")) >= 3
 
 
+@pytest.mark.case("N5")
 def test_rows_of_a_table_without_columns_are_counted(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE zero (); INSERT INTO zero DEFAULT VALUES; INSERT INTO zero DEFAULT VALUES")
     lake = Lake(postgres.dsn, tmp_path)
@@ -190,6 +197,7 @@ def test_verify_needs_no_run_beside_it_where_the_wal_grew_without_a_row_of_ours(
     assert lake.differences() == []
 
 
+@pytest.mark.case("R12")
 def test_bytes_that_are_no_utf8_cost_their_table_and_no_other(postgres: Any, tmp_path: Path) -> None:
     name = f"{postgres.name}_ascii"
     postgres.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.strangers.test_odd_schemas import Lake
 
 from claimhouse.lake.lake import open_lake
@@ -17,6 +18,7 @@ from claimhouse.query.session import Session
 KINDS = ("numeric(12,2)", "int[]", "timestamptz", "text", "date[]", "float8")
 
 
+@pytest.mark.case("O3")
 def test_a_table_of_many_columns_is_folded_read_and_verified(postgres: Any, tmp_path: Path) -> None:
     columns = ", ".join(f"c{n} {KINDS[n % len(KINDS)]}" for n in range(100))
     postgres.execute(f"CREATE TABLE wide (id int PRIMARY KEY, big text, {columns})")

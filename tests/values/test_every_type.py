@@ -39,6 +39,7 @@ def by_id(rows: list[Row]) -> dict[int, Row]:
     return {row["id"]: row for row in rows}
 
 
+@pytest.mark.case("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10", "T11", "T12", "T13", "T14", "T16", "L9")
 @pytest.mark.parametrize("settings", [{}, WILD], ids=["plain", "wild"])
 def test_a_value_is_the_same_by_copy_and_stream_whatever_a_role_sets_between(
     postgres: Any, tmp_path: Path, settings: dict[str, str]
@@ -66,6 +67,7 @@ def test_a_value_is_the_same_by_copy_and_stream_whatever_a_role_sets_between(
     assert lake.differences() == []
 
 
+@pytest.mark.case("O1")
 def test_rows_without_a_key_are_told_apart_by_values_of_every_type(postgres: Any, tmp_path: Path) -> None:
     table = Typed(postgres, book(postgres), START + 1, rows=7, name="loose", end="")
     postgres.execute("ALTER TABLE loose REPLICA IDENTITY FULL")
@@ -88,6 +90,7 @@ KEYS = (
 )
 
 
+@pytest.mark.case("O2")
 def test_a_row_is_found_by_a_key_of_every_kind(postgres: Any, tmp_path: Path) -> None:
     cases = [c for c in book(postgres) if c.type in KEYS]
     assert {c.type for c in cases} == {*KEYS}
@@ -112,6 +115,7 @@ def test_a_row_is_found_by_a_key_of_every_kind(postgres: Any, tmp_path: Path) ->
     assert lake.differences() == []
 
 
+@pytest.mark.case("T5", "T6")
 def test_a_value_of_megabytes_is_kept_whole_by_copy_and_stream(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY, raw bytea, words text, many text[])")
     big = (
@@ -130,6 +134,7 @@ def test_a_value_of_megabytes_is_kept_whole_by_copy_and_stream(postgres: Any, tm
     assert lake.differences() == []
 
 
+@pytest.mark.case("T14")
 def test_a_label_that_comes_later_is_a_value_like_the_others(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN temper AS mood")
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY, m mood, d temper, a mood[])")

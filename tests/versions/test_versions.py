@@ -36,6 +36,7 @@ def same(postgres: Any, lake: Lake, *tables: str) -> None:
     assert lake.differences() == []
 
 
+@pytest.mark.case("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10", "T11", "T12", "T13", "T14")
 def test_values_of_every_type_are_the_same_by_copy_and_by_stream(postgres: Any, tmp_path: Path) -> None:
     print("seed", SEED)
     table = Typed(postgres, book(postgres), SEED, rows=6)
@@ -54,6 +55,7 @@ def test_values_of_every_type_are_the_same_by_copy_and_by_stream(postgres: Any, 
     assert lake.differences() == []
 
 
+@pytest.mark.case("R12")
 def test_a_byte_that_is_no_text_makes_its_table_errored_and_no_other(postgres: Any, tmp_path: Path) -> None:
     """PostgreSQL 15 and newer print a "char" beyond ASCII as an escape, 14 as the bare byte."""
     postgres.execute(
@@ -74,6 +76,7 @@ def test_a_byte_that_is_no_text_makes_its_table_errored_and_no_other(postgres: A
 KEYED = ("plain", "full_key", "by_index")
 
 
+@pytest.mark.case("O1", "O2", "O3", "O4", "O5", "O9", "O10")
 def test_every_operation_arrives_whatever_tells_rows_apart(postgres: Any, tmp_path: Path) -> None:
     for name in (*KEYED, "loose", "nothing"):
         key = "" if name == "loose" else ", PRIMARY KEY (a, b)" if name != "by_index" else ", UNIQUE (b, a)"
@@ -107,6 +110,7 @@ def test_every_operation_arrives_whatever_tells_rows_apart(postgres: Any, tmp_pa
     same(postgres, lake, *KEYED, "loose", "nothing")
 
 
+@pytest.mark.case("O8")
 def test_a_transaction_larger_than_the_servers_memory_and_ours_arrives_whole(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE other (id int PRIMARY KEY)")
     lake = Lake(postgres.dsn, tmp_path)
@@ -126,6 +130,7 @@ def test_a_transaction_larger_than_the_servers_memory_and_ours_arrives_whole(pos
     same(postgres, lake, "t", "other")
 
 
+@pytest.mark.case("S1", "S2", "S3", "S4", "S5")
 @pytest.mark.parametrize("told", [False, True], ids=["noticed", "told"])
 def test_schema_changes_are_followed(postgres: Any, tmp_path: Path, told: bool) -> None:
     if told:
@@ -161,6 +166,7 @@ def test_schema_changes_are_followed(postgres: Any, tmp_path: Path, told: bool) 
     assert lake.differences() == []
 
 
+@pytest.mark.case("S7")
 def test_partitions_are_captured_as_their_root_as_they_come_and_go(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE p (id int, k text, v numeric(8,2), PRIMARY KEY (id, k)) PARTITION BY LIST (k)")
     postgres.execute("CREATE TABLE p_a PARTITION OF p FOR VALUES IN ('a'); CREATE TABLE p_rest PARTITION OF p DEFAULT")
@@ -183,6 +189,7 @@ def test_partitions_are_captured_as_their_root_as_they_come_and_go(postgres: Any
     same(postgres, lake, "p", "p_b")
 
 
+@pytest.mark.case("N6", "S7")
 def test_a_publication_that_shows_partitions_one_by_one_is_refused_by_name(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)")
     postgres.execute("CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10)")
@@ -198,6 +205,7 @@ def test_a_publication_that_shows_partitions_one_by_one_is_refused_by_name(postg
     same(postgres, lake, "p")
 
 
+@pytest.mark.case("N6")
 @pytest.mark.parametrize("whole", ["FOR ALL TABLES", "FOR TABLES IN SCHEMA public"])
 def test_a_publication_of_all_there_is_takes_new_tables_along(postgres: Any, tmp_path: Path, whole: str) -> None:
     if "SCHEMA" in whole and version(postgres) < 15:
@@ -213,6 +221,7 @@ def test_a_publication_of_all_there_is_takes_new_tables_along(postgres: Any, tmp
     same(postgres, lake, "t", "later")
 
 
+@pytest.mark.case("O13")
 def test_generated_columns_are_captured_where_the_server_sends_them(postgres: Any, tmp_path: Path) -> None:
     virtual = ", w int GENERATED ALWAYS AS (a + 1) VIRTUAL" if version(postgres) >= 18 else ""
     postgres.execute(
@@ -230,6 +239,7 @@ def test_generated_columns_are_captured_where_the_server_sends_them(postgres: An
     assert lake.differences() == []
 
 
+@pytest.mark.case("N5")
 def test_doctor_finds_nothing_wrong_and_names_what_a_publication_leaves_out(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE log (a int)")
     findings = doctor.examine(postgres.dsn, tables=["t"], slot=f"{postgres.name}_none")
@@ -250,6 +260,7 @@ def test_doctor_finds_nothing_wrong_and_names_what_a_publication_leaves_out(post
     assert [f.message for f in found if f.code == "publication" and "leaves out" in f.message] == []
 
 
+@pytest.mark.case("R9")
 def test_a_slot_outlives_a_failover_where_the_server_can_have_it_so(postgres: Any) -> None:
     with connect(postgres.dsn) as conn:
         publication.ensure_slot(conn, postgres.name, failover=True)
@@ -280,6 +291,7 @@ def test_capture_goes_on_after_the_server_was_restarted(server: Embedded, tmp_pa
         )
 
 
+@pytest.mark.case("N2", "O11")
 def test_random_transactions_and_kills_leave_the_lake_equal(postgres: Any, tmp_path: Path) -> None:
     print("seed", SEED)
     played = Round(SEED, postgres.dsn, tmp_path, steps=80)
