@@ -55,8 +55,9 @@ def flush(
     folders = sorted({folder for cut in cuts for folder in cut.mark.tables})
     with ThreadPoolExecutor(WRITERS) as pool:
         states = [registry.tables[folder] for folder in folders]
-        versions = list(pool.map(lambda state: _flush_table(tail, state, cuts, mark.cut), states))
-    transactions = _flush_transactions(tail, cuts, mark.cut)
+        known = [previous.table(folder).changes if previous else None for folder in folders]
+        versions = list(pool.map(lambda state, v: _flush_table(tail, state, cuts, mark.cut, v), states, known))
+    transactions = _flush_transactions(tail, cuts, mark.cut, previous.transactions if previous else None)
     if transactions is None and previous:
         transactions = previous.transactions
     owner.check()
@@ -90,8 +91,11 @@ def _open(tail: Tail, first: int, last: int) -> list[Cut]:
     return cuts
 
 
-def _flush_table(tail: Tail, state: TableState, cuts: Sequence[Cut], upto: int) -> int:
-    """Append a table's rows of cuts beyond its recorded number; the version that then holds them all."""
+def _flush_table(tail: Tail, state: TableState, cuts: Sequence[Cut], upto: int, known: int | None) -> int:
+    """Append a table's rows of cuts beyond its recorded number; the version that then holds them all.
+
+    `known`: the version that the flush record before names.
+    """
     shapes = {s.schema for cut in cuts for s in cut.mark.all_sections() if s.table == state.folder}
     schema = _union([log_schema(t) for t in state.versions if t.version in shapes])
 
@@ -101,20 +105,21 @@ def _flush_table(tail: Tail, state: TableState, cuts: Sequence[Cut], upto: int) 
     app = tail.lake.app_id(tail.source, state.folder)
     groups = _groups([(cut, cut.mark.rows(state.folder)) for cut in cuts])
     hit("flush.before_table")
-    version = _append_once(tail, changes_key(tail.source, state.folder), schema, groups, rows, app, upto, STATS)
+    key = changes_key(tail.source, state.folder)
+    version = _append_once(tail, key, schema, groups, rows, app, upto, STATS, known)
     hit("flush.after_table")
     assert version is not None
     return version
 
 
-def _flush_transactions(tail: Tail, cuts: Sequence[Cut], upto: int) -> int | None:
+def _flush_transactions(tail: Tail, cuts: Sequence[Cut], upto: int, known: int | None) -> int | None:
     def rows(cut: Cut) -> Iterator[pa.RecordBatch]:
         return (_transaction_rows(batch, cut.mark) for batch in cut.transactions().to_batches())
 
     app = tail.lake.app_id(tail.source, "transactions")
     stats = ("source", "cut", "end_lsn", "committed_at", "xid")
     groups = _groups([(cut, cut.mark.transactions) for cut in cuts])
-    return _append_once(tail, TRANSACTIONS_KEY, _TRANSACTION_ROWS, groups, rows, app, upto, stats)
+    return _append_once(tail, TRANSACTIONS_KEY, _TRANSACTION_ROWS, groups, rows, app, upto, stats, known)
 
 
 def _groups(cuts: Sequence[tuple[Cut, int]]) -> list[list[Cut]]:
@@ -141,10 +146,17 @@ def _append_once(
     app: str,
     upto: int,
     stats: Sequence[str],
+    known: int | None,
 ) -> int | None:
     """Append what lies beyond the recorded number, group by group; the table's version, None if there is no table."""
-    kept = key in tail.handles
-    table = tail.handles.pop(key, None) or delta.open_table(tail.lake, key)
+    table = tail.handles.pop(key, None)
+    kept = table is not None and (known is None or table.version() >= known)  # joining files made a newer version
+    if not kept:
+        table = delta.open_table(tail.lake, key)
+        at = table.version() if table else -1
+        if known is not None and at < known:
+            hint = "restore its folder from a copy"
+            raise LakeError(f"{key} is at version {at}, a flush record names {known}", hint=hint)
     for group in groups:
         for attempt in range(_TRIES):
             after = delta.recorded(table, app)

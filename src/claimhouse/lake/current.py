@@ -126,13 +126,13 @@ def _sql(lake: Lake, source: str, state: TableState, copy: Copy, record: FlushRe
     after = entry.current_cut if known else 0
     log_files = [
         f
-        for f in delta.files(lake, changes_key(source, state.folder), entry.changes)
+        for f in delta.files(lake, changes_key(source, state.folder), entry.changes, entry.rows)
         if f.cut is None or f.cut[1] > after
     ]
     log = files_sql([f.uri for f in log_files], schema_of(state), f"_cut > {after} AND _cut <= {record.cut}")
     base = None
     if known:
-        files = delta.files(lake, current_key(source, state.folder), entry.current)
+        files = delta.files(lake, current_key(source, state.folder), entry.current, entry.current_rows)
         base = f"({files_sql([f.uri for f in files], state_schema(state.table))})"
     versions = {v for f in log_files if f.schema for v in range(f.schema[0], f.schema[1] + 1)}
     return state_sql(

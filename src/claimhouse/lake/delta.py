@@ -1,8 +1,9 @@
 """The lake's use of Delta: what delta-rs leaves to its caller.
 
-delta-rs fsyncs nothing, records an app transaction's number without refusing a repeat, and reads a commit of zero
-bytes as if it held nothing. So: every commit is made durable here before anybody names its version, callers ask
-`recorded` first, and a table is looked at before it is believed. Handles are opened anew after a few commits: kept
+delta-rs fsyncs nothing, records an app transaction's number without refusing a repeat, and reads a commit that lost its
+bytes, or whole lines of them, as if they had never been. So: every commit is made durable here before anybody names its
+version, callers ask `recorded` first, and a table is looked at before it is believed: its newest commit is not empty,
+and its rows are as many as a flush record counts. Handles are opened anew after a few commits: kept
 ones slow down with each.
 """
 
@@ -257,9 +258,18 @@ def _added(lake: Lake, commit: str) -> Iterator[str]:
             yield action["add"]["path"]
 
 
-def files(lake: Lake, key: str, version: int | None) -> tuple[DataFile, ...]:
-    """The data files of a table version, in order of their cuts. Empty for version None. Raises LakeError."""
-    return _files(_Ask(lake, key), version) if version is not None else ()
+def files(lake: Lake, key: str, version: int | None, rows: int | None = None) -> tuple[DataFile, ...]:
+    """The data files of a table version, in order of their cuts. Empty for version None.
+
+    `rows` is how many they must have: a commit that lost whole lines reads as if it had never had them. Raises
+    LakeError.
+    """
+    if version is None:
+        return ()
+    found = _files(_Ask(lake, key), version)
+    if rows is not None and (held := sum(f.rows for f in found)) != rows:
+        raise LakeError(f"{key} has {held} rows at version {version} and must have {rows}", hint=_RESTORE)
+    return found
 
 
 class _Ask:

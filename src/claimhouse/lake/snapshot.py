@@ -21,7 +21,7 @@ from claimhouse.errors import LakeError
 from claimhouse.lake import delta, flushes, tail
 from claimhouse.lake import registry as registries
 from claimhouse.lake.delta import DataFile
-from claimhouse.lake.flushes import FlushRecord
+from claimhouse.lake.flushes import FlushRecord, TableRecord
 from claimhouse.lake.lake import Lake, changes_key, current_key
 from claimhouse.lake.registry import Registry, TableState
 from claimhouse.lake.tail import Cut, CutMark
@@ -67,14 +67,14 @@ class LakeSnapshot:
         self, folder: str, cut_from: int | None = None, cut_to: int | None = None, lsn_to: int | None = None
     ) -> list[DataFile]:
         """The log's files that can hold rows with `_cut` from … to (both included) and `_end_lsn` up to `lsn_to`."""
-        version = self.record.table(folder).changes if self.record else None
-        found = delta.files(self.lake, changes_key(self.source, folder), version)
+        entry = self.record.table(folder) if self.record else TableRecord()
+        found = delta.files(self.lake, changes_key(self.source, folder), entry.changes, entry.rows)
         return [f for f in found if _may_hold(f, cut_from, cut_to, lsn_to)]
 
     def current_files(self, folder: str) -> list[DataFile]:
         """The files of the table's `current` at the record's version; empty if it has none."""
-        version = self.record.table(folder).current if self.record else None
-        return list(delta.files(self.lake, current_key(self.source, folder), version))
+        entry = self.record.table(folder) if self.record else TableRecord()
+        return list(delta.files(self.lake, current_key(self.source, folder), entry.current, entry.current_rows))
 
     def missing_rows(self, state: TableState, after: int) -> Iterator[tuple[Table, pa.RecordBatch]]:
         """(shape, rows) of a table's changes above a position that lack an unchanged TOAST value."""
