@@ -676,3 +676,21 @@ def test_nothing_fed_is_nothing_decoded() -> None:
 
     decoder = Decoder(lambda relation, lsn: None, Xids())
     assert decoder.feed(empty) == [] and decoder.idle_position(empty) == 77
+
+
+@pytest.mark.case("N6")
+def test_a_table_that_is_wanted_later_is_asked_for_although_it_was_announced_before(postgres: Any) -> None:
+    """A publication of all tables brings a new one's rows before it is captured, and announces it that once."""
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    wanted: list[bool] = []
+    source = Source(postgres, resolve=lambda relation, lsn: table_of(relation) if wanted else None)
+    for n in range(2):
+        postgres.execute(f"INSERT INTO t VALUES ({n})")
+    raw = Raw.join(source.raws())
+    assert [raw.buffer[o] for o in raw.offsets].count(ord("R")) == 1
+    end_of_first = [raw.buffer[o] for o in raw.offsets].index(ord("C")) + 1
+    decoder = source.decoder()
+    assert all_changes(decoder.feed(raw.part(0, end_of_first))) == []
+    wanted.append(True)
+    (changes,) = all_changes(decoder.feed(raw.part(end_of_first, len(raw))))
+    assert [r["id"] for r in as_text(changes)] == ["1"]

@@ -42,15 +42,20 @@ class _Known:
     shape: Shape | None
     ddl: int
 
+    @property
+    def asks_again(self) -> bool:
+        """Whether its next rows must be asked for: a table that is not wanted may be by then, and is announced once."""
+        return self.shape is None or self.ddl == _NEVER
+
 
 class Decoder:
     """Turns `Raw` into `Decoded`.
 
     `resolve(relation, lsn)` names the table version for the rows that follow; None: skip them. It is asked when a
     relation is first announced, when its announcement changes, at its first announcement after a `claimhouse.ddl`
-    message, and after `forget`; `lsn` is where the transaction's commit record starts. `on_message(prefix, content,
-    lsn, xid)` gets each transactional logical message whose prefix starts with `claimhouse.`, in order with the calls
-    of `resolve`; its `lsn` is where the transaction's commit record starts, too.
+    message, after `forget`, and as long as it answers None; `lsn` is where the transaction's commit record starts.
+    `on_message(prefix, content, lsn, xid)` gets each transactional logical message whose prefix starts with
+    `claimhouse.`, in order with the calls of `resolve`; its `lsn` is where the transaction's commit record starts, too.
     """
 
     def __init__(
@@ -179,7 +184,7 @@ class Decoder:
         first = dict(zip(reversed(oids), reversed(announced.tolist()), strict=True))
         for oid, places in rows.items():
             known = self._known.get(oid)
-            if known and known.ddl == _NEVER and places[0] < first.get(oid, len(stretch.kinds)):
+            if known and known.asks_again and places[0] < first.get(oid, len(stretch.kinds)):
                 self._ask(known.relation, stretch.lsn_of(places[0]))
         spans: dict[int, _Spans] = {oid: [(-1, self._known[oid].shape)] for oid in rows if oid in self._known}
         for place in np.flatnonzero((stretch.kinds == RELATION) | (stretch.kinds == MESSAGE)).tolist():
@@ -193,7 +198,7 @@ class Decoder:
     def _take_relation(self, relation: Relation, lsn: int) -> _Known | None:
         """What is known now, None if this announcement told nothing new."""
         known = self._known.get(relation.oid)
-        if known and known.relation == relation and known.ddl == self._ddl:
+        if known and known.relation == relation and known.ddl == self._ddl and not known.asks_again:
             return None
         return self._ask(relation, lsn)
 
