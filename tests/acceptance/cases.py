@@ -82,7 +82,7 @@ CASES: tuple[Case, ...] = (
 
     Case("R1", _Y, "a confirmed position", "what is not confirmed comes again, what is does not; it never goes back"),
     Case("R2", _Y, "captured tables idle while others are written", "the slot moves on"),
-    Case("R3", _N, "confirmations that never reach the server", "no row is applied twice"),
+    Case("R3", _Y, "confirmations that never reach the server", "no row is applied twice"),
     Case("R4", _Y, "a write to the lake whose answer is lost", "found as written, not made again"),
     Case("R5", _Y, "the connection lost while a cut is being written", "mended; nothing lost, nothing twice"),
     Case("R6", _Y, "a slot that is missing, lost, moved or made anew", "stops and says what is gone; `claimhouse repair` bridges it by copies"),

@@ -737,6 +737,8 @@ def test_an_idle_source_moves_its_slot(postgres: Any, tmp_path: Path, monkeypatc
         postgres.execute("INSERT INTO busy SELECT generate_series(1, 20000)")
         before = current_lsn(postgres.conn)
         until(lambda: take(open_lake(asked.location), "main").mark.end_lsn >= before)
+    confirmed = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE database = current_database()"
+    until(lambda: postgres.execute(confirmed, [lsn_text(before)]) == [(True,)])
 
 
 def test_a_catalog_that_is_slow_to_look_at_does_not_hold_the_stream_up(
