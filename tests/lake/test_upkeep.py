@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from tests.lake.test_changes import SHAPES, cut, flush, rows, seen
 from tests.lake.writing import Writer
 
+from claimhouse.errors import LakeError
 from claimhouse.lake import current, delta, flushes, snapshot, upkeep
 from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import FLUSHES, Lake, changes_key, create
@@ -162,3 +171,94 @@ def test_nothing_is_due_after_most_flushes(folder_lake: Lake) -> None:
     assert upkeep.tidy(folder_lake, "main", writer.registry, record) is None
     handle = delta.open_table(folder_lake, FLUSHES)
     assert handle is not None and handle.version() == 2
+
+
+@pytest.mark.case("L11")
+def test_a_reader_within_the_retention_meets_no_error_beside_joining_folding_and_vacuum(folder_lake: Lake) -> None:
+    ended, failed, made = time.monotonic() + 3, [], [0]
+    first = "control/flushed/main/00000000000000000001.json"
+
+    def write() -> None:
+        writer = Writer(folder_lake, *SHAPES)
+        try:
+            while time.monotonic() < ended or made[0] < 5 or folder_lake.store.exists(first):
+                cut(writer)
+                record = flush(writer)
+                record = current.fold(folder_lake, "main", writer.registry, record, ["public/claim"])
+                record = upkeep.compact(folder_lake, "main", record, every=3) or record
+                name(writer, record)
+                upkeep.sweep(folder_lake, "main", record, retention=2)
+                writer.tail.drop(record.cut - 4)
+                made[0] += 1
+        except BaseException as error:
+            failed.append(error)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    held: list[tuple[float, snapshot.LakeSnapshot]] = []
+    reads = 0
+    while writing.is_alive():
+        delta._files.cache_clear()
+        try:
+            held.append((time.monotonic(), snapshot.take(folder_lake, "main")))
+        except LakeError as error:
+            assert "no cut yet" in str(error)
+            continue
+        held = [(at, view) for at, view in held if time.monotonic() - at < 0.5]
+        view = held[reads % len(held)][1]  # an older one, as a long query would hold
+        counts = []
+        for shape in SHAPES:
+            files = [*view.changes_files(shape.folder), *view.current_files(shape.folder)]
+            rows_of = [pq.read_metadata(f.uri).num_rows for f in files]
+            assert rows_of == [f.rows for f in files]
+            tail = view.tail(shape.folder)
+            counts.append(sum(f.rows for f in view.changes_files(shape.folder)) + (tail.num_rows if tail else 0))
+        assert counts[0] == counts[1]
+        reads += 1
+    writing.join()
+    assert failed == [] and reads > 20
+
+
+def _killed_between_file_and_commit(location: str) -> None:
+    writer = Writer(create(location), *SHAPES)
+    cut(writer)
+    record = flush(writer)
+    folder, real = Path(location) / "current/main/public/claim", delta.pa.RecordBatchReader.from_batches
+
+    def batches(rows: Any) -> Iterator[Any]:
+        for batch in rows:
+            yield batch
+            yield from [batch] * 3000  # enough that the writer closes a file before the last
+            while not list(folder.glob("*.parquet")):
+                yield batch
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    class Reader:
+        @staticmethod
+        def from_batches(schema: Any, rows: Any) -> Any:
+            return real(schema, batches(rows))
+
+    current.pa = SimpleNamespace(RecordBatchReader=Reader)  # type: ignore[assignment]
+    delta.FILE_SIZE = 1000
+    current.fold(writer.lake, "main", writer.registry, record, ["public/claim"])
+
+
+@pytest.mark.case("L6")
+def test_a_file_whose_commit_a_kill_prevented_is_read_by_nobody_and_goes(tmp_path: Path) -> None:
+    location = str(tmp_path / "lake")
+    killed = multiprocessing.get_context("forkserver").Process(target=_killed_between_file_and_commit, args=(location,))
+    killed.start()
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    lake, folder = create(location), tmp_path / "lake/current/main/public/claim"
+    orphans = list(folder.glob("*.parquet"))
+    assert orphans and not list(folder.glob("_delta_log/*.json"))
+    assert seen(lake)["claim"] == [10, 20]
+    writer = Writer(lake, *SHAPES)
+    record = current.fold(lake, "main", writer.registry, flush(writer), ["public/claim"])
+    name(writer, record)
+    assert len(snapshot.take(lake, "main").current_files("public/claim")) == 1
+    for orphan in orphans:
+        os.utime(orphan, (0, 0))
+    upkeep.sweep(lake, "main", record)
+    assert [p for p in orphans if p.exists()] == [] and len(list(folder.glob("*.parquet"))) == 1
