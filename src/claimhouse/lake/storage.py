@@ -371,14 +371,22 @@ class BucketStore(Store):
         return True
 
     def list(self, prefix: str) -> list[str]:
-        with _reading(prefix):
-            found = obstore.list_with_delimiter(self._reads, prefix)
-            return sorted(meta["path"].rpartition("/")[2] for meta in found["objects"])
+        return sorted(meta["path"].rpartition("/")[2] for meta in self._listed(prefix)["objects"])
 
     def folders(self, prefix: str) -> list[str]:
-        with _reading(prefix):
-            found = obstore.list_with_delimiter(self._reads, prefix)
-            return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in self._listed(prefix)["common_prefixes"])
+
+    def _listed(self, prefix: str) -> Any:
+        """What lies in a folder. The client repeats what was refused, but no listing that broke off in its answer."""
+        until = time.monotonic() + 5.0  # beyond, it has repeated enough itself
+        while True:
+            try:
+                with _reading(prefix):
+                    return obstore.list_with_delimiter(self._reads, prefix)
+            except StorageGone:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
