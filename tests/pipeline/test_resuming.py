@@ -13,13 +13,17 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.pipeline.killing import killed
 from tests.pipeline.test_capture import once, options, query, running, until
 from tests.values.lake import Lake
 
 from claimhouse.errors import SlotLost, SourceLost, StorageGone
 from claimhouse.lake import delta
+from claimhouse.lake.lake import open_lake
+from claimhouse.lake.snapshot import take
 from claimhouse.lake.storage import FolderStore
 from claimhouse.lake.tail import Tail
+from claimhouse.pipeline.flushing import Flusher
 from claimhouse.postgres.embedded import Embedded
 from claimhouse.postgres.stream import Stream
 
@@ -88,6 +92,36 @@ def test_a_write_whose_answer_is_lost_is_found_and_not_made_again(
     lake = Lake(postgres.dsn, tmp_path)
     assert [len(lake.log(f"public/{name}")) for name in ("t", "loose")] == [21, 21]
     assert lake.differences() == []
+
+
+@pytest.mark.case("R10", "L3")
+def test_what_a_killed_run_left_unflushed_is_flushed_by_the_next_although_nothing_is_new(
+    postgres: Any, tmp_path: Path
+) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    lake = Lake(postgres.dsn, tmp_path)
+    lake.capture()
+    postgres.execute("INSERT INTO t VALUES (1)")
+    assert killed(lake, "cut.after_confirm")
+    assert lake.rows("SELECT id FROM t") == [(1,)]
+    assert lake.capture().rows == 0
+    assert [r["id"] for r in lake.log("public/t")] == [1]
+
+
+@pytest.mark.case("L3")
+def test_idle_runs_one_after_the_other_do_not_let_the_tail_grow(
+    postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = Flusher.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "idle_cuts", 4)
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    lake = Lake(postgres.dsn, tmp_path)
+    waiting = []
+    for _ in range(7):
+        lake.capture()
+        waiting.append(len(take(open_lake(lake.location), "main").cuts))
+    assert max(waiting) < 6, waiting
 
 
 @pytest.mark.case("R5")

@@ -15,7 +15,7 @@ from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.owner import Owner
 from claimhouse.lake.registry import Registry
-from claimhouse.lake.tail import CutMark, Tail
+from claimhouse.lake.tail import CutMark, Tail, cut_numbers, read_mark
 
 TRIES = 8
 IDLE_CUTS = 100
@@ -46,10 +46,20 @@ class Flusher(threading.Thread):
         self._before_named: FlushRecord | None = None
         self._newest: tuple[CutMark, Registry] | None = None
         self._waiting_bytes = 0
-        self._waiting_cuts = 0
+        self._waiting_cuts = self._left_waiting()
         self._halt = False
         self._wake = threading.Condition()
         self._dropped = 0
+
+    def _left_waiting(self) -> int:
+        """What an earlier owner's cuts that no record covers count: as much as ours would."""
+        after = self.record.cut if self.record is not None else 0
+        numbers = [n for n in cut_numbers(self._lake, self._source) if n > after]
+        if len(numbers) < self._idle_cuts:
+            marks = (read_mark(self._lake, self._source, n) for n in reversed(numbers))
+            if any(mark.sections or mark.parts for mark in marks):
+                return self._idle_cuts
+        return len(numbers)
 
     def cut_made(self, mark: CutMark, registry: Registry, size: int) -> None:
         """The cutter made a cut; the record that it names holds for readers from now on."""
