@@ -164,29 +164,26 @@ def test_of_many_rows_at_one_position_a_restart_between_them_loses_none(
     postgres.execute("SELECT pg_create_logical_replication_slot(%s, 'test_decoding')", [seen])
     with postgres.conn.transaction(), postgres.conn.cursor().copy("COPY t FROM STDIN") as copy:
         for n in range(3000):
-            copy.write_row((n, f"copied {n}"))
+            copy.write_row((n, f"copied {n} {'x' * 500}"))
     postgres.execute("INSERT INTO t SELECT g, 'inserted' FROM generate_series(3000, 3499) g")
     ((events, positions),) = postgres.execute(
         "SELECT count(*), count(DISTINCT lsn) FROM pg_logical_slot_get_changes(%s, NULL, NULL)", [seen]
     )
     assert events > 3500 > 2 * positions
-    read, reads = Stream.read, []
+    read, parts = Stream.read, (tmp_path / "lake/tail/main").glob
 
-    def a_few_rows(stream: Stream, *given: Any, **more: Any) -> Any:
-        raw = read(stream, *given, **{**more, "max_bytes": 8192})
-        reads.append(len(raw))
-        if sum(reads) > 1000:
+    def until_a_part_is_there(stream: Stream, *given: Any, **more: Any) -> Any:
+        if list(parts("*.part")):
             raise KeyboardInterrupt
-        return raw
+        return read(stream, *given, **{**more, "max_bytes": 8192})
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Stream, "read", a_few_rows)
+        patched.setattr(Stream, "read", until_a_part_is_there)
         lake.capture(spill_bytes=1 << 14)
-    assert list((tmp_path / "lake/tail/main").glob("*.part"))  # it had begun with the rows
-    assert lake.rows("SELECT * FROM t") == []
+    assert lake.rows("SELECT * FROM t") == []  # although it had begun with them
     assert killed(lake, "cut.before_append")
     lake.capture()
-    assert lake.rows("SELECT count(*), count(DISTINCT id), min(v) FROM t") == [(3500, 3500, "copied 0")]
+    assert lake.rows("SELECT count(*), count(DISTINCT id), left(min(v), 8) FROM t") == [(3500, 3500, "copied 0")]
     assert len(lake.log("public/t")) == 3500
     assert lake.differences() == []
 
