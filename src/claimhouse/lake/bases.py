@@ -61,7 +61,7 @@ def keep(lake: Lake, source: str, folder: str, entry: TableRecord, copy: Copy) -
         return False
     name = f"{entry.current_cut:020d}"
     made = []
-    for file in delta.files(lake, current_key(source, folder), entry.current, entry.current_rows):
+    for file in delta.files(lake, current_key(source, folder), entry.current):
         made.append(file.key.rpartition("/")[2])
         lake.store.copy(file.key, f"{bases_folder(source, folder)}/{name}/{made[-1]}")
     base = Base(
