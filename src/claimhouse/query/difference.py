@@ -1,7 +1,8 @@
 """What differs between a table's state at two moments: by key, and by column where a row changed.
 
 Both states are read once, joined by key in DuckDB. A column that only one of the moments has counts as changed in no
-row: it is named by the shapes. Values come along for the rows that are told one by one, and no others.
+row: it is named by the shapes. A value that its column cannot hold (infinity, NaN in a decimal) is compared and told by
+its exact text. Values come along for the rows that are told one by one, and no others.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Any
 import duckdb
 
 from claimhouse.errors import QueryError
+from claimhouse.lake.state import may_be_exact
 from claimhouse.query import render
-from claimhouse.query.guard import quote
-from claimhouse.query.names import TableName
+from claimhouse.query.guard import quote, quote_text
+from claimhouse.query.names import TableName, free_name
 from claimhouse.query.session import Session
+from claimhouse.table import Column
 
 Values = dict[str, str | None]
 
@@ -63,19 +66,22 @@ def difference(old: Session, new: Session, table: TableName, values: int = 0) ->
     keys = [[c.name for c in shape.key] for shape in shapes]
     if shapes[1].identity != "key" or keys[0] != keys[1]:
         raise QueryError(f"rows of {state.label} cannot be paired: it has no key, or had another one then")
-    kinds = {c.name: c.kind for c in shapes[0].columns}
-    same = {c.name: kinds[c.name] == c.kind for c in shapes[1].columns if c.name in kinds}
-    shared = [name for name in same if name not in keys[1]]
-    here = _free([c.name for shape in shapes for c in shape.columns])
+    names = [c.name for shape in shapes for c in shape.columns]
+    exact, here = free_name("_exact", names), free_name("_here", names)
+    before = {c.name: c for c in shapes[0].columns}
+    both = {c.name: _Both(before[c.name], c, exact) for c in shapes[1].columns if c.name in before}
+    key = {name: both.pop(name) for name in keys[1]}
     with duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
-        path = (table.source, table.schema, table.name)
         for name, session in (("o", old), ("n", new)):
-            db.register(f"{name}_rows", session.table(path).arrow())
-            db.execute(f"CREATE TABLE {name} AS SELECT *, true AS {here} FROM {name}_rows")
-        rows = _compared(db, keys[1], shared, same, here)
-        found = [_row(row, keys[1], shared) for row in rows]
-        told = _with_values(db, [(row, ids[:2]) for row, ids in zip(found[:values], rows, strict=False)], shared)
+            rows = session.exact(table).arrow()
+            db.register("rows", rows)
+            beside = f"{quote(rows.column_names[-1])} AS {exact}, true AS {here}"
+            db.execute(f"CREATE TABLE {name} AS SELECT * EXCLUDE ({quote(rows.column_names[-1])}), {beside} FROM rows")
+            db.unregister("rows")
+        rows = _compared(db, key, both, here)
+        found = [_row(row, [*key], [*both]) for row in rows]
+        told = _with_values(db, [(row, ids[:2]) for row, ids in zip(found[:values], rows, strict=False)], both)
     found = [*told, *found[values:]]
     counts = {kind: sum(r.kind == kind for r in found) for kind in ("added", "removed", "changed")}
     return Difference(
@@ -83,52 +89,79 @@ def difference(old: Session, new: Session, table: TableName, values: int = 0) ->
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """A column at both moments, `o` and `n`, as SQL; `exact` is what tables o and n call their `_exact`.
+
+    Where one of the kinds has values that only `_exact` tells apart, their texts count beside the values.
+    """
+
+    old: Column
+    new: Column
+    exact: str
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """What must be the same at both moments; of another type then, the text: no type holds all values of both."""
+        if self.old.kind != self.new.kind:
+            return [(self.text("o"), self.text("n"))]
+        name = quote(self.new.name)
+        return [(f"o.{name}", f"n.{name}"), *([self.exacts] if may_be_exact(self.new.kind) else [])]
+
+    @property
+    def shown(self) -> str:
+        """Its value where the rows of both moments agree in it, or there is but one."""
+        return f"coalesce({', '.join(self.pairs[0])})"
+
+    @property
+    def exacts(self) -> tuple[str, str]:
+        """Exact texts, NULL where a column holds the value itself."""
+        return self._exact_text("o"), self._exact_text("n")
+
+    def text(self, side: str) -> str:
+        return f"coalesce({self._exact_text(side)}, CAST({side}.{quote(self.new.name)} AS VARCHAR))"
+
+    def _exact_text(self, side: str) -> str:
+        return f"{side}.{self.exact}[{quote_text((self.old if side == 'o' else self.new).physical)}]"
+
+
 def _compared(
-    db: duckdb.DuckDBPyConnection, key: list[str], shared: list[str], same: Mapping[str, bool], here: str
+    db: duckdb.DuckDBPyConnection, key: Mapping[str, _Both], shared: Mapping[str, _Both], here: str
 ) -> list[tuple[Any, ...]]:
-    """(row of o, row of n, which columns differ, the key's values) of each pair that differs, by key."""
+    """(row of o, row of n, which columns differ, the key's values and their exact texts) of each that differs, by key.
 
-    def sides(name: str) -> tuple[str, str]:
-        """A column at both moments; of another type then, as text: no type holds all values of both."""
-        values = (f"o.{quote(name)}", f"n.{quote(name)}")
-        return values if same[name] else (f"CAST({values[0]} AS VARCHAR)", f"CAST({values[1]} AS VARCHAR)")
-
-    match = " AND ".join(" IS NOT DISTINCT FROM ".join(sides(k)) for k in key)
-    flags = [" IS DISTINCT FROM ".join(sides(c)) for c in shared]
-    shown = ", ".join(f"coalesce({', '.join(sides(k))}) AS k{i}" for i, k in enumerate(key))
+    A pair of rows is one of the same key.
+    """
+    match = " AND ".join(f"{o} IS NOT DISTINCT FROM {n}" for k in key.values() for o, n in k.pairs)
+    flags = [f"({' OR '.join(f'{o} IS DISTINCT FROM {n}' for o, n in c.pairs)})" for c in shared.values()]
+    shown = [f"{k.shown}, coalesce({', '.join(k.exacts)})" for k in key.values()]
+    order = [f"{place}, {place + 1} NULLS FIRST" for place in range(4, 4 + 2 * len(key), 2)]
     return db.execute(
         f"SELECT CASE WHEN o.{here} THEN o.rowid END, CASE WHEN n.{here} THEN n.rowid END,"
-        f" [{', '.join(flags) or 'false'}], {shown} FROM o FULL JOIN n ON {match}"
-        f" WHERE o.{here} IS NULL OR n.{here} IS NULL{''.join(' OR ' + f for f in flags)}"
-        f" ORDER BY {', '.join(f'k{i}' for i in range(len(key)))}"
+        f" [{', '.join(flags) or 'false'}], {', '.join(shown)} FROM o FULL JOIN n ON {match}"
+        f" WHERE o.{here} IS NULL OR n.{here} IS NULL{''.join(f' OR {f}' for f in flags)}"
+        f" ORDER BY {', '.join(order)}"
     ).fetchall()
 
 
-def _free(taken: list[str]) -> str:
-    """A column name that the table does not have."""
-    name = "_here"
-    while name in {t.lower() for t in taken}:
-        name += "_"
-    return name
-
-
 def _row(row: tuple[Any, ...], key: list[str], shared: list[str]) -> RowDifference:
-    went, came, differs, *values = row
+    went, came, differs, *told = row
     kind = "added" if went is None else "removed" if came is None else "changed"
     names = tuple(c for c, d in zip(shared, differs, strict=False) if d) if kind == "changed" else ()
+    values = [value if exact is None else exact for value, exact in zip(told[::2], told[1::2], strict=True)]
     return RowDifference(kind, dict(zip(key, values, strict=True)), names)
 
 
 def _with_values(
-    db: duckdb.DuckDBPyConnection, rows: list[tuple[RowDifference, tuple[Any, ...]]], shared: list[str]
+    db: duckdb.DuckDBPyConnection, rows: list[tuple[RowDifference, tuple[Any, ...]]], shared: Mapping[str, _Both]
 ) -> list[RowDifference]:
     """The rows with their values, each side read once."""
     if not shared:
         return [row for row, _ in rows]
-    texts = ", ".join(f"CAST({quote(c)} AS VARCHAR)" for c in shared)
     sides: list[dict[int, Values]] = []
     for place, name in enumerate(("o", "n")):
         wanted = [ids[place] for _, ids in rows if ids[place] is not None]
+        texts = ", ".join(column.text(name) for column in shared.values())
         read = db.execute(
             f"SELECT rowid, {texts} FROM {name} WHERE rowid IN (SELECT unnest(?::BIGINT[]))", [wanted]
         ).fetchall()

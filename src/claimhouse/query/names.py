@@ -19,6 +19,7 @@ from claimhouse.query.guard import looks_like_file, quote
 
 Path = tuple[str, ...]
 HISTORY, LOG = "__history", "__log"
+EXACT = "exact"  # no name in SQL means it
 _CATALOGS = ("memory", "system", "temp")  # DuckDB's own
 
 
@@ -42,7 +43,7 @@ class TableName:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """What a name means: a table, or with a `suffix` (HISTORY, LOG) what a session offers beside it."""
+    """What a name means: a table, or with a `suffix` (HISTORY, LOG, EXACT) what a session offers beside it."""
 
     table: TableName
     suffix: str = ""
@@ -113,6 +114,14 @@ def written(path: Path) -> str:
     return ".".join(
         p if p.isascii() and p.islower() and p.isidentifier() and p not in _reserved() else quote(p) for p in path
     )
+
+
+def free_name(wanted: str, taken: Iterable[str]) -> str:
+    """A column's name, with as many more underscores in front as it takes to be no other's."""
+    others = {name.lower() for name in taken}
+    while wanted.lower() in others:
+        wanted = "_" + wanted
+    return wanted
 
 
 @functools.cache

@@ -29,14 +29,14 @@ from claimhouse.query import guard
 from claimhouse.query.engine import Engine, Shown
 from claimhouse.query.guard import Statement, quote
 from claimhouse.query.moment import AtTime, Past, Position, iso, parse_for, resolve
-from claimhouse.query.names import HISTORY, LOG, Names, Path, Relation, TableName
+from claimhouse.query.names import EXACT, HISTORY, LOG, Names, Path, Relation, TableName
 from claimhouse.query.past import SourcePast
 from claimhouse.query.versions import HistoryView, LogView
-from claimhouse.query.views import View
+from claimhouse.query.views import ExactView, View
 
 BATCH_ROWS = 10_000
 ENGINES = 8  # how many sets of tables a session keeps ready
-_VIEWS = {"": View, HISTORY: HistoryView, LOG: LogView}
+_VIEWS = {"": View, HISTORY: HistoryView, LOG: LogView, EXACT: ExactView}
 _AS_TEXT = ("BIT", "BIGNUM", "UHUGEINT", "INTERVAL", "TIME WITH TIME ZONE", "UNION", "VARIANT", "TIME_NS")
 
 
@@ -93,6 +93,12 @@ class Session:
         """A whole table, named as in SQL without quotes (`claim`, `sales.Order`) or by its parts."""
         path = self.path(name)
         return self.sql(f"SELECT * FROM {'.'.join(map(quote, path))}")
+
+    def exact(self, table: TableName) -> Answer:
+        """A whole table and, as its last column, the texts that its columns cannot hold: see `views.ExactView`."""
+        path = ("claimhouse_exact", table.source, table.schema, table.name)  # longer than any that a query can name
+        engine = self._ready({path: self._view(Relation(table, EXACT))}, selective=False)
+        return Answer(engine, f"SELECT * FROM {'.'.join(map(quote, path))}", self.columns(table))
 
     def count(self, source: str, schema: str, name: str) -> int:
         """How many rows a table has. Raises NotExact, LakeError."""

@@ -25,7 +25,7 @@ from claimhouse.lake.relation import files_sql
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of
 from claimhouse.query.guard import quote_text
 from claimhouse.query.moment import Position
-from claimhouse.query.names import LOG
+from claimhouse.query.names import LOG, free_name
 from claimhouse.table import Table
 
 # name, the expression over the versions' relation
@@ -159,12 +159,7 @@ def blurred(state: TableState, shape: Table, lsn: int) -> list[str]:
 
 def _named(shape: Table, columns: Sequence[tuple[str, str]], ours: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """(expression, name) of the source's columns and ours; ours give way where the source has the name."""
-    taken = {c.name.lower() for c in shape.columns}
     found = list(columns[: len(shape.columns)])
     for expression, wanted in (*columns[len(shape.columns) :], *ours):
-        name = wanted
-        while name.lower() in taken:
-            name = "_" + name
-        taken.add(name.lower())
-        found.append((expression, name))
+        found.append((expression, free_name(wanted, (name for _, name in found))))
     return found

@@ -18,7 +18,7 @@ from claimhouse.change import old_name
 from claimhouse.errors import LakeError
 from claimhouse.lake import bases
 from claimhouse.lake.current import state_schema
-from claimhouse.lake.defaults import literal
+from claimhouse.lake.defaults import literal, text_literal, with_exact
 from claimhouse.lake.delta import DataFile
 from claimhouse.lake.flushes import TableRecord
 from claimhouse.lake.registry import TableState
@@ -27,6 +27,7 @@ from claimhouse.lake.snapshot import LakeSnapshot, schema_of
 from claimhouse.lake.state import may_be_exact, state_columns, state_sql
 from claimhouse.query.guard import quote, quote_text
 from claimhouse.query.moment import Position
+from claimhouse.query.names import free_name
 
 LITTLE = 200_000  # log rows that are worked out once and kept in memory
 NO_COLUMNS = 'NULL::INTEGER AS "(no columns)"'  # a table may have none, SQL's answers may not; its rows count
@@ -197,18 +198,34 @@ class View:
 
     def _base_columns(self) -> str:
         held = self._held()
-        columns = (
+        columns = [
             f"{'b.' + quote(c.physical) if c.physical in held else literal(c.missing, c.kind)[0]} AS {quote(c.name)}"
             for c in self.shape.columns
-        )
-        return ", ".join(columns) or NO_COLUMNS
+        ]
+        added = [(c, literal(c.missing, c.kind)[1]) for c in self.shape.columns if c.physical not in held]
+        exact = [(c, "true", text_literal(text)) for c, text in added if text is not None]
+        return ", ".join([*columns, *self._beside(with_exact("b._exact", exact))]) or NO_COLUMNS
 
     def _state_columns(self) -> str:
-        columns = (f"{quote(c.physical)} AS {quote(c.name)}" for c in self.shape.columns)
-        return ", ".join(columns) or NO_COLUMNS
+        columns = [f"{quote(c.physical)} AS {quote(c.name)}" for c in self.shape.columns]
+        return ", ".join([*columns, *self._beside("_exact")]) or NO_COLUMNS
+
+    def _beside(self, exact: str) -> list[str]:
+        """What is shown beside the source's columns, out of a row's `_exact`: nothing."""
+        return []
 
     def _has(self, physical: str) -> bool:
         return any(c.physical == physical for t in self.state.versions for c in t.columns)
+
+
+class ExactView(View):
+    """The same with one column more, the last: `_exact`, by physical name the texts that no column can hold.
+
+    Where the source has a column of that name, ours has one more underscore in front.
+    """
+
+    def _beside(self, exact: str) -> list[str]:
+        return [f"{exact} AS {quote(free_name('_exact', (c.name for c in self.shape.columns)))}"]
 
 
 def _parquet(files: Sequence[DataFile], *, places: bool = False) -> str:
