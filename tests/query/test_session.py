@@ -155,6 +155,24 @@ def test_a_query_about_tables_lists_all_of_them(book: Book) -> None:
         assert columns == [("amount",), ("id",), ("note",)]
 
 
+def test_a_table_may_have_the_name_of_one_of_duckdbs_own_lists(book: Book) -> None:
+    names = ["duckdb_tables", "duckdb_columns", "duckdb_views", "Duckdb_Settings", "sqlite_master", "pragma_version"]
+    for name in names:
+        book.table(name, {"id": "int8"}, rows=[{"id": 7}])
+    book.table("claim", CLAIM)
+    book.cut()
+    with Session(book.lake) as session:
+        for name in names:
+            for written in (name, f"public.{name}", f"main.public.{name}"):
+                assert rows(session, f"SELECT id FROM {written}") == [(7,)]
+        assert ("claim",) in rows(session, "SHOW TABLES")
+        assert sorted(r[2] for r in rows(session, "SHOW ALL TABLES")) == sorted([*names, "claim"])
+        found = rows(session, "SELECT table_name FROM information_schema.columns WHERE column_name = 'id'")
+        assert sorted(found) == sorted((name,) for name in [*names, "claim"])
+        with pytest.raises(QueryError, match="not readable"):
+            session.sql("FROM duckdb_secrets")
+
+
 def test_an_unknown_table_is_refused_with_a_suggestion(book: Book) -> None:
     book.table("claim_party", {"id": "int8"})
     book.cut()

@@ -15,12 +15,11 @@ import duckdb
 from claimhouse.lake.defaults import duck_type
 from claimhouse.lake.lake import Lake
 from claimhouse.query import guard
-from claimhouse.query.guard import quote
+from claimhouse.query.guard import Path, quote
 from claimhouse.query.versions import HistoryView, LogView
 from claimhouse.query.views import NO_COLUMNS, View
 from claimhouse.table import Table
 
-Path = tuple[str, ...]
 Shown = View | HistoryView | LogView
 _OURS = "claimhouse_internal_"  # begins the names of the schemas of what the views need, one each
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 
 from claimhouse.errors import QueryError
+
+Path = tuple[str, ...]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -37,7 +39,7 @@ FORBIDDEN_FUNCTIONS = _words(
 )
 # Where a query asks for the list of tables rather than for a table.
 CATALOG_SCHEMAS = frozenset({"information_schema", "pg_catalog"})
-CATALOG_TABLES = frozenset({"duckdb_tables", "duckdb_columns", "duckdb_schemas", "sqlite_master"})
+CATALOG_TABLES = frozenset({"duckdb_tables", "duckdb_columns", "duckdb_schemas", "duckdb_views", "sqlite_master"})
 
 _EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b(?:\s+analyze\b|\s*\([^)]*\))?", re.IGNORECASE | re.DOTALL)
 _HINT = "one SELECT, WITH, FROM, VALUES, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN; the lake is never written by a query"
@@ -52,13 +54,18 @@ class Statement:
     """
 
     sql: str
-    paths: frozenset[tuple[str, ...]]
+    paths: frozenset[Path]
     catalog: bool
     selective: bool
 
 
-def read(connection: duckdb.DuckDBPyConnection, text: str) -> Statement:
-    """The one reading statement in the text. Raises QueryError for anything else."""
+def read(
+    connection: duckdb.DuckDBPyConnection, text: str, *, ours: Callable[[Path], bool] = lambda path: False
+) -> Statement:
+    """The one reading statement in the text. Raises QueryError for anything else.
+
+    `ours` tells which paths mean a table of the lake: it may have the name of one of the engine's own lists.
+    """
     try:
         found = connection.extract_statements(text)
     except duckdb.Error as error:
@@ -75,7 +82,7 @@ def read(connection: duckdb.DuckDBPyConnection, text: str) -> Statement:
         raise QueryError("a PIVOT must list its columns: PIVOT … ON column IN (…)", hint=_HINT)
     else:
         raise QueryError(f"{kind.name.lower()} is not allowed: the session is read-only", hint=_HINT)
-    return _statement(sql, tree)
+    return _statement(sql, tree, ours)
 
 
 def _tree(connection: duckdb.DuckDBPyConnection, sql: str) -> Mapping[str, Any]:
@@ -105,8 +112,8 @@ def _nodes(tree: Any) -> Iterator[tuple[Mapping[str, Any], frozenset[str]]]:
             stack.extend((item, known) for item in node)
 
 
-def _statement(sql: str, tree: Mapping[str, Any]) -> Statement:
-    paths: set[tuple[str, ...]] = set()
+def _statement(sql: str, tree: Mapping[str, Any], ours: Callable[[Path], bool]) -> Statement:
+    paths: set[Path] = set()
     catalog = selective = False
     for node, known in _nodes(tree):
         kind = node.get("type", "")
@@ -123,10 +130,11 @@ def _statement(sql: str, tree: Mapping[str, Any]) -> Statement:
         elif kind == "SHOW_REF":
             catalog |= node.get("query") is None
         elif kind == "BASE_TABLE":
-            path: tuple[str, ...] = tuple(node["qualified_name"]["path"])
+            path: Path = tuple(node["qualified_name"]["path"])
             if not (len(path) == 1 and path[0].lower() in known):
-                _check_table(path)
-                catalog |= is_catalog(path)
+                if not ours(path):
+                    _check_table(path)
+                    catalog |= is_catalog(path)
                 paths.add(path)
     return Statement(sql, frozenset(paths), catalog, selective)
 
@@ -147,13 +155,13 @@ def _check_table_function(node: Mapping[str, Any]) -> str:
     return name
 
 
-def _check_table(path: tuple[str, ...]) -> None:
+def _check_table(path: Path) -> None:
     own = len(path) == 1 or path[-2].lower() in CATALOG_SCHEMAS
     if own and path[-1].lower() in {"duckdb_settings", "duckdb_secrets", "duckdb_views", "pg_settings"}:
         raise QueryError(f"{path[-1]} is not readable in this session", hint="SHOW TABLES lists what is")
 
 
-def is_catalog(path: tuple[str, ...]) -> bool:
+def is_catalog(path: Path) -> bool:
     """Whether a path means the engine's own list of tables."""
     return path[-1].lower() in CATALOG_TABLES or any(p.lower() in CATALOG_SCHEMAS for p in path[:-1])
 

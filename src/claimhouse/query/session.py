@@ -83,7 +83,7 @@ class Session:
 
     def sql(self, text: str) -> Answer:
         """Run one reading statement. Raises QueryError, NotExact, LakeError."""
-        statement = guard.read(self._any_engine().connection, text)
+        statement = guard.read(self._any_engine().connection, text, ours=lambda p: self.names.relation(p) is not None)
         named = self._named(statement)
         engine = self._catalog(named) if statement.catalog else self._ready(named, statement.selective)
         columns = {c for table in self._read for c in self.columns(table)}
@@ -278,6 +278,8 @@ class Session:
         stubs = {}
         for table in self.tables():
             path = self.names.shortest(table)
+            if len(path) == 1 and guard.is_catalog(path):  # there it would stand in for the engine's own list
+                path = table.paths[-1]
             if path not in named:
                 stubs[path] = self.states[table].shape_at(self.positions[table.source].lsn)
         engine.show(named, stubs)
