@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -64,7 +65,8 @@ def test_reading_listing_and_deleting_agree(lake: Lake) -> None:
 def test_a_half_written_file_is_no_object_and_is_swept(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.put_new("tail/main/1.cut", b"whole")
-    (tmp_path / "tail/main/.2.cut.99-1-ff.tmp").write_bytes(b"ha")
+    left = tmp_path / "tail/main/.2.cut.99-1-ff.tmp"
+    left.write_bytes(b"ha")
     assert store.list("tail/main") == ["1.cut"]
     store.sweep("tail/main")
     assert [p.name for p in (tmp_path / "tail/main").iterdir()] == ["1.cut"]
@@ -211,3 +213,61 @@ def test_what_this_user_may_not_read_is_told_as_that_and_not_as_missing(tmp_path
     finally:
         os.seteuid(0)
     assert store.get("control/one") == b"1"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_what_this_user_may_only_read_is_told_as_that_and_never_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store = open_store(tmp_path)
+    store.put_new("control/one", b"1")
+    calls: tuple[Callable[[], None], ...] = (
+        lambda: store.put_new("control/two", b"2"),
+        lambda: store.copy("control/one", "control/three"),
+        lambda: store.delete(["control/one"]),
+    )
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    for where, function in ((os, "open"), (os, "link"), (Path, "unlink")):
+        monkeypatch.setattr(where, function, refused)
+    assert store.get("control/one") == b"1" and store.list("control") == ["one"]
+    for call in calls:
+        with pytest.raises(LakeError, match=r"control/\w+ may not be written by this user") as caught:
+            call()
+        assert not caught.value.retry and "rights" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_folder_whose_storage_fails_is_told_as_a_bucket_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store = open_store(tmp_path)
+    store.put_new("tail/1.cut", b"whole")
+    (tmp_path / "tail/.2.cut.99-1-ff.tmp").write_bytes(b"ha")
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    calls: dict[str, Callable[[], Any]] = {
+        "get": lambda: store.get("tail/1.cut"),
+        "open": lambda: store.open("tail/1.cut"),
+        "end": lambda: store.end("tail/1.cut", 1),
+        "exists": lambda: store.exists("tail/1.cut"),
+        "list": lambda: store.list("tail"),
+        "folders": lambda: store.folders("tail"),
+        "put_new": lambda: store.put_new("tail/2.cut", b"whole"),
+        "copy": lambda: store.copy("tail/1.cut", "tail/3.cut"),
+        "delete": lambda: store.delete(["tail/1.cut"]),
+        "sync": lambda: store.sync(["tail/1.cut"]),
+        "sweep": lambda: store.sweep("tail"),
+    }
+    broken = ((os, "scandir"), (os, "fsync"), (os, "link"), (Path, "open"), (Path, "stat"), (Path, "unlink"))
+    for name, call in calls.items():
+        with monkeypatch.context() as patched, pytest.raises(StorageGone, match=r"tail\S* could not be") as caught:
+            for where, function in broken:
+                patched.setattr(where, function, fails)
+            call()
+        assert os.strerror(number) in str(caught.value), name
+        assert caught.value.retry and caught.value.hint, name

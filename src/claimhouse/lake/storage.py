@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,7 +157,7 @@ class FolderStore(Store):
         except FileExistsError:
             raise Exists(f"{key} already exists") from None
         except OSError as error:
-            raise _gone(key, error) from error
+            raise _failed(key, error, "written") from error
 
     def _write(self, target: Path, data: memoryview, mark: str) -> None:
         temp = target.with_name(
@@ -188,13 +188,11 @@ class FolderStore(Store):
 
     def copy(self, key: str, target: str) -> None:
         link = self.root / target
-        try:
+        with _changing(target):
             self._make(link.parent)
             with contextlib.suppress(FileExistsError):
                 os.link(self.root / key, link)
             _fsync(link.parent)
-        except OSError as error:
-            raise _gone(target, error) from error
 
     def _make(self, folder: Path) -> None:
         if folder not in self._anchored or not folder.exists():
@@ -225,25 +223,30 @@ class FolderStore(Store):
             return file.read()
 
     def exists(self, key: str) -> bool:
-        with _inside(key):
-            return (self.root / key).exists()
+        try:
+            with _inside(key):
+                (self.root / key).stat()
+        except KeyError:
+            return False
+        return True
 
     def list(self, prefix: str) -> list[str]:
-        return sorted(e.name for e in self._entries(prefix) if not e.name.endswith(_TEMP) and e.is_file())
+        return self._names(prefix, lambda entry: not entry.name.endswith(_TEMP) and entry.is_file())
 
     def folders(self, prefix: str) -> list[str]:
-        return sorted(e.name for e in self._entries(prefix) if e.is_dir())
+        return self._names(prefix, os.DirEntry.is_dir)
 
-    def _entries(self, prefix: str) -> list[os.DirEntry[str]]:
+    def _names(self, prefix: str, wanted: Callable[[os.DirEntry[str]], bool]) -> list[str]:
         try:
             with _inside(prefix), os.scandir(self.root / prefix) as found:
-                return list(found)
+                return sorted(entry.name for entry in found if wanted(entry))
         except KeyError:
             return []
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            (self.root / key).unlink(missing_ok=True)
+            with _changing(key):
+                (self.root / key).unlink(missing_ok=True)
 
     def uri(self, key: str) -> str:
         return str(self.root / key)
@@ -252,17 +255,18 @@ class FolderStore(Store):
         leaves: set[Path] = set()
         for key in keys:
             path = self.root / key
-            _fsync(path)
+            with _changing(key):
+                _fsync(path)
             leaves.add(path.parent)
         for leaf in leaves:
-            _fsync(leaf)
-            self._anchor(leaf)
+            with _changing(str(leaf.relative_to(self.root))):
+                _fsync(leaf)
+                self._anchor(leaf)
 
     def sweep(self, prefix: str) -> None:
-        for entry in self._entries(prefix):
-            if entry.name.startswith(".") and entry.name.endswith(_TEMP):
-                with contextlib.suppress(FileNotFoundError):
-                    Path(entry.path).unlink()
+        for name in self._names(prefix, lambda entry: entry.name.startswith(".") and entry.name.endswith(_TEMP)):
+            with _changing(f"{prefix}/{name}"):
+                (self.root / prefix / name).unlink(missing_ok=True)
 
 
 class BucketStore(Store):
@@ -423,13 +427,22 @@ def _option(options: Mapping[str, str], name: str, *variables: str) -> str | Non
 
 @contextlib.contextmanager
 def _inside(key: str) -> Any:
-    """Map what a folder says to our errors."""
+    """Map what a folder says to who reads in it to our errors."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
         raise KeyError(key) from None
-    except PermissionError as error:
-        raise LakeError(f"{key} may not be read by this user", hint="ask for rights on the lake's folder") from error
+    except OSError as error:
+        raise _failed(key, error, "read") from error
+
+
+@contextlib.contextmanager
+def _changing(key: str) -> Any:
+    """Map what a folder says to who writes into it to our errors."""
+    try:
+        yield
+    except OSError as error:
+        raise _failed(key, error, "written") from error
 
 
 @contextlib.contextmanager
@@ -447,6 +460,15 @@ def _reading(key: str) -> Any:
 
 def _refused(key: str, error: Exception) -> LakeError:
     return LakeError(f"the storage refuses {key} ({type(error).__name__})", hint="check the rights and AWS_* variables")
+
+
+def _failed(key: str, error: OSError, done: str) -> LakeError | StorageGone:
+    """Our error for a folder's: no rights is nothing to try again, all else is the storage."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        reason = "the storage is read-only" if error.errno == errno.EROFS else os.strerror(error.errno)
+        hint = "ask for rights on the lake's folder"
+        return LakeError(f"{key} may not be {done} by this user: {reason}", hint=hint)
+    return _gone(key, error)
 
 
 def _gone(key: str, error: Exception) -> StorageGone:
