@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,24 @@ def test_a_zombie_is_stopped_at_its_next_append(new_lake: Callable[[], Lake]) ->
         zombie.cut()
     assert heir.cut().cut == 3
     assert [tails.read_mark(heir.lake, "main", n).epoch for n in (1, 2, 3)] == [1, 2, 2]
+
+
+@pytest.mark.case("L2")
+def test_a_zombie_that_is_taken_over_while_it_writes_a_cut_is_stopped_as_well(
+    folder_lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zombie = Writer(folder_lake)
+    zombie.cut()
+    link = os.link
+
+    def late(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", link)
+        owners.claim(folder_lake, "main")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(Fenced):
+        zombie.cut()
 
 
 @pytest.mark.case("L2")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 Bytes = bytes | memoryview | pa.Buffer
 _TEMP = ".tmp"
+_ABANDONED = 600.0  # seconds after which nobody writes to a temp file any more: its writer was killed
 _ODD = re.compile(r"[\[\]^|\\\x00-\x1f]|%[0-9A-Fa-f]{2}")  # delta-rs writes elsewhere or not at all
 
 
@@ -132,7 +133,7 @@ class Store:
         """Make objects durable that another library wrote, and the folders that hold them."""
 
     def sweep(self, prefix: str) -> None:
-        """Remove what a killed writer left half-written in a folder."""
+        """Remove what a killed writer left half-written in a folder; what may still be written stays."""
 
     def attach(self, conn: DuckDBPyConnection) -> None:
         """Let a DuckDB connection read `uri`s."""
@@ -264,9 +265,12 @@ class FolderStore(Store):
                 self._anchor(leaf)
 
     def sweep(self, prefix: str) -> None:
+        begun = time.time() - _ABANDONED
         for name in self._names(prefix, lambda entry: entry.name.startswith(".") and entry.name.endswith(_TEMP)):
-            with _changing(f"{prefix}/{name}"):
-                (self.root / prefix / name).unlink(missing_ok=True)
+            path = self.root / prefix / name
+            with _changing(f"{prefix}/{name}"), contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < begun:
+                    path.unlink()
 
 
 class BucketStore(Store):
