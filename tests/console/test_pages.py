@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import random
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 from tests.console.claimslake import FORMULA, IMAGE, ClaimsLake, hits_of
 from tests.console.conftest import client_of
+from tests.marts.test_follower import Claims
 from tests.query.book import Book
 
 from claimhouse.console.app import Console
@@ -217,6 +219,13 @@ def test_a_triangles_cell_leads_to_claims_that_sum_to_it(client: TestClient) -> 
     link = re.findall(r'href="(/figures/cell\?[^"]+)" title="([\d,.]+):', text)[3]
     document = client.get(face(link[0].replace("&amp;", "&"), "json")).json()
     assert f"{Decimal(str(document['total'])):,.2f}" == link[1]
+
+
+def test_a_book_without_premiums_has_its_other_figures(tmp_path: Path) -> None:
+    client = client_of(Console(Claims(tmp_path, random.Random(5)).book.lake))
+    found = client.get("/figures.json").json()
+    assert found["totals"] and found["triangles"] and found["ratios"] == []
+    assert "this figure is off" in client.get("/figures").text
 
 
 def test_a_disposition_is_kept_in_the_lake_with_who_and_when(

@@ -108,7 +108,8 @@ def _valuation(reading: Reading, model: Model, figures: Figures, ask: Ask) -> da
 
 def _prepare(reading: Reading, model: Model, *names: str) -> None:
     needed = {i for name in names for i in compose.needs(marts.find(name))} & set(model.inputs)
-    reading.prepare(sorted({t for i in needed for t in model.tables(i)}))
+    there = [i for i in needed if _there(reading.session.names, model, i)]
+    reading.prepare(sorted({t for i in there for t in model.tables(i)}))
 
 
 def figures_page(reading: Reading, figures: Figures, ask: Ask) -> Page:
