@@ -6,6 +6,7 @@ import csv
 import io
 import random
 import re
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,27 @@ def test_a_book_without_premiums_has_its_other_figures(tmp_path: Path) -> None:
     found = client.get("/figures.json").json()
     assert found["totals"] and found["triangles"] and found["ratios"] == []
     assert "this figure is off" in client.get("/figures").text
+
+
+def test_claims_dated_in_years_that_cannot_be_are_counted_and_spoil_no_triangle(tmp_path: Path) -> None:
+    claims = Claims(tmp_path, random.Random(5))
+    console = Console(claims.book.lake)
+    console.reader.fresh = 0.0
+    client = client_of(console)
+    before = client.get("/figures.json?measure=counts").json()
+    assert before["left_out"] == 0 and "left out" not in client.get("/figures").text
+    row = next(iter(claims.rows["claim"].values()))
+    odd = [
+        {**row, "claim_id": 101, "reported_at": datetime(9999, 12, 31, tzinfo=UTC)},
+        {**row, "claim_id": 102, "loss_date": date(1, 1, 1)},
+        {**row, "claim_id": 103, "loss_date": date(9999, 12, 31)},
+    ]
+    claims.book.commit(*(("c", claims.tables["claim"], r) for r in odd))
+    claims.book.cut()
+    after = client.get("/figures.json?measure=counts").json()
+    assert (after["left_out"], after["valuation"]) == (3, before["valuation"])
+    assert after["triangles"] == before["triangles"] and len(after["triangles"][0]["ages"]) == 1
+    assert "3 claims left out" in client.get("/figures?measure=counts").text
 
 
 def test_a_disposition_is_kept_in_the_lake_with_who_and_when(

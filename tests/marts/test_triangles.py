@@ -80,6 +80,22 @@ def test_money_before_the_loss_counts_at_the_first_age() -> None:
     assert cells(figures(*book, "triangle_log", {"valuation": "2020-12-31"})) == {("2020-01-01", 12): 10}
 
 
+@pytest.mark.parametrize("months", [12, 1])
+def test_a_loss_in_a_year_that_cannot_be_takes_no_cell_from_the_others(months: int) -> None:
+    rows = [
+        (1, date(2019, 5, 1), 10, 0, date(2019, 6, 1), None),
+        (2, date(1941, 3, 1), 20, 0, date(2020, 6, 1), None),
+    ]
+    odd = [(n, day, 1, 0, date(2020, 6, 1), None) for n, day in enumerate((date(1, 1, 1), date(9999, 12, 31)), 3)]
+    asked = {"valuation": "2020-12-31", "origin_months": months, "development_months": months}
+    found = figures(*said(*rows, *odd), "triangle_log", asked)
+    assert found == figures(*said(*rows), "triangle_log", asked)
+    assert {"1941-01-01" if months == 12 else "1941-03-01", "2019-01-01"} <= {
+        str(o) for o in found["origin"].to_pylist()
+    }
+    assert max(found["age"].to_pylist()) == (80 * 12 if months == 12 else 958)
+
+
 @pytest.mark.parametrize(("origin", "development"), [(12, 12), (12, 3), (3, 3), (6, 3), (1, 1)])
 def test_period_starts_and_ages_are_whole(origin: int, development: int) -> None:
     book = said((1, date(2019, 11, 30), 10, 0, date(2020, 2, 1), None))

@@ -135,6 +135,7 @@ def triangle(
     form = settings.query.format
     with _opened(settings, at, model) as (session, chosen):
         found = _asked(session, chosen, f"triangle_{measure}", given)
+        _tell_left_out(session, chosen, given)
         if reserve:
             if not all(found["complete"].to_pylist()):
                 warn(_UNEVEN)
@@ -163,6 +164,18 @@ def _asked(session: Session, model: Model, name: str, given: dict[str, Any]) -> 
     from claimhouse.marts import figures as ask
 
     return ask(session, model, name, {key: value for key, value in given.items() if value is not None})
+
+
+def _tell_left_out(session: Session, model: Model, given: dict[str, Any]) -> None:
+    """Warn of claims that the triangle has no place for."""
+    from datetime import date
+
+    from claimhouse.marts import left_out
+    from claimhouse.marts.runner import day_of
+
+    valuation = date.fromisoformat(given["valuation"][:10]) if given["valuation"] else day_of(session)
+    if "claim_input" in model.inputs and (count := left_out(session, model, valuation, given["line"])):
+        warn(f"{count:,} claims are left out: lost 80 years before the valuation or earlier, or dated a year from now")
 
 
 def _list(session: Session, model: Model, form: str) -> None:

@@ -18,6 +18,7 @@ _NAMES = """
 claim policy party adjuster exposure coverage reserve_txn payment payment_line recovery_txn activity claim_party
 claim_status_history insured_asset provider invoice catastrophe policy_version"""
 TABLES = tuple(_NAMES.split())
+LATEST = "CURRENT_DATE + INTERVAL 1 YEAR"  # a day after it is a mistake; the book's own clock may run before ours
 _TELLING = {"claim": {"claim_id", "claim_number", "policy_id", "loss_date", "reported_at", "status", "line"}}
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from claimhouse import marts
+from claimhouse.console.book import LATEST
 from claimhouse.console.page import Ask, Page, texts
 from claimhouse.console.reader import Reading
 from claimhouse.console.standing import Standing
@@ -92,14 +93,14 @@ def _moment(reading: Reading) -> tuple[Any, ...]:
 
 
 def _valuation(reading: Reading, model: Model, figures: Figures, ask: Ask) -> date:
-    """The day that money is valued at: the one asked for, else the newest that the book knows."""
+    """The day that money is valued at: the one asked for, else the newest that the book knows and that can be."""
     if text := ask.text("valuation"):
         try:
             return date.fromisoformat(text)
         except ValueError:
             raise UsageError(f"{text!r} is no day", hint="write it as 2026-03-31") from None
     claims = compose.render(model.inputs["claim_input"], "duckdb").sql
-    newest = reading.rows(f"SELECT max(reported_on) AS day FROM ({claims})")[0]["day"]
+    newest = reading.rows(f"SELECT max(reported_on) AS day FROM ({claims}) WHERE reported_on <= {LATEST}")[0]["day"]
     valuation = newest if isinstance(newest, date) else date.today()
     if figures.standing is not None and reading.at is None:
         figures.standing.want(model, valuation)
@@ -136,6 +137,7 @@ def figures_page(reading: Reading, figures: Figures, ask: Ask) -> Page:
         "by_line": _listed(totals["table"]),
         "triangles": triangles,
         "triangle_off": cells["off"],
+        "left_out": marts.left_out(reading.session, model, valuation, params["line"]) if triangles else 0,
         "ageing": ageing(_or_off(figures, reading, model, "backlog", params)["table"]),
         "large": _large(figures, reading, model, {**params, "threshold": _threshold(ask)}),
         "threshold": _threshold(ask),

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from claimhouse.change import lsn_text
-from claimhouse.console.book import SCHEMA, Book
+from claimhouse.console.book import LATEST, SCHEMA, Book
 from claimhouse.console.moments import Line
 from claimhouse.console.page import Ask, Page
 from claimhouse.console.pulse import Pulse
@@ -28,7 +28,7 @@ SELECT claim_number, line, cause, loss_place, loss_state, loss_date, status, rep
 FROM {claim} ORDER BY reported_at DESC, claim_id DESC LIMIT {feed}"""
 
 _WEEK = """
-WITH newest AS (SELECT CAST(max(reported_at) AS DATE) AS day FROM {claim}),
+WITH newest AS (SELECT CAST(max(reported_at) AS DATE) AS day FROM {claim} WHERE reported_at <= {latest}),
 moved AS (
   SELECT CAST(reported_at AS DATE) AS day, 1 AS opened, 0 AS closed, 0 AS paid, 0 AS reserved FROM {claim}
   UNION ALL SELECT CAST(closed_at AS DATE), 0, 1, 0, 0 FROM {claim} WHERE closed_at IS NOT NULL
@@ -169,7 +169,7 @@ def series(pulse: Pulse, lines: dict[str, Line], seconds: int = 3600, step: int 
 
 def _week(reading: Reading, book: Book) -> dict[str, Any] | None:
     """The book's newest day beside the seven before it."""
-    days = reading.rows(book.sql(_WEEK))
+    days = reading.rows(book.sql(_WEEK, latest=LATEST))
     if not days:
         return None
     by_day = {d["day"]: d for d in days}

@@ -4,7 +4,7 @@ from claimhouse.marts.figure import PARAMETERS, Figure, figure_names, find
 from claimhouse.marts.follower import MartFollower
 from claimhouse.marts.fresh import ClaimMart, changed_claims
 from claimhouse.marts.model import Model, ModelError, load
-from claimhouse.marts.runner import Availability, available, check, figures, fitting
+from claimhouse.marts.runner import Availability, available, check, figures, fitting, left_out
 
 __all__ = [
     "PARAMETERS",
@@ -21,5 +21,6 @@ __all__ = [
     "figures",
     "find",
     "fitting",
+    "left_out",
     "load",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -24,6 +24,8 @@ from claimhouse.marts.model import Model, ModelError, check_types, load, shipped
 
 if TYPE_CHECKING:
     from claimhouse.query.session import Session
+
+TRIANGLE_YEARS = 80  # of accident periods up to the valuation, as sql/parts/cells.sql has them
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,25 @@ def day_of(target: duckdb.DuckDBPyConnection | Session) -> date:
         return date.fromisoformat(at[:10])
     except ValueError:
         return target.day() or datetime.now(UTC).date()
+
+
+def left_out(
+    target: duckdb.DuckDBPyConnection | Session, model: Model, valuation: date, line: str | None = None
+) -> int:
+    """How many claims no triangle can hold: lost before its first period, or dated more than a year from now.
+
+    Raises as `figures`.
+    """
+    latest = f"DATE '{max(valuation, datetime.now(UTC).date() + timedelta(days=366))}'"
+    odd = exp.condition(
+        f"loss_date < DATE '{valuation.year - TRIANGLE_YEARS + 1:04}-01-01' OR loss_date > {latest}"
+        f" OR reported_on > {latest}",
+        dialect="duckdb",
+    )
+    of_line = exp.true() if line is None else exp.column("line").eq(line)
+    claims = model.inputs["claim_input"].copy().subquery("c")
+    query = exp.select("COUNT(*) AS claims").from_(claims).where(odd.and_(of_line))
+    return run(target, query, {})[0][0].as_py()
 
 
 def _missing(model: Model, figure: Figure, given: Mapping[str, str]) -> tuple[str, ...]:

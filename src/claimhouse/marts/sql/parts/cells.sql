@@ -1,7 +1,8 @@
 -- title: Movements placed into a triangle's cells and added up
 -- definition: Periods are counted in months. A cell is an accident period of origin_months and an age in steps of
 --   development_months since the period's first day; what moved before the loss counts at the first age. Every age up to
---   the valuation has a cell, with or without movement. link_ratio is the next age's cumulative value over this one's.
+--   the valuation has a cell, with or without movement. Accident periods that began 80 years before the valuation, or
+--   earlier, or begin after it are left out. link_ratio is the next age's cumulative value over this one's.
 -- inputs: movement, numbers
 -- parameters: valuation, origin_months, development_months
 -- columns:
@@ -13,7 +14,18 @@
 --   value       money  cumulative to the end of the development period
 --   link_ratio  ratio? value at the next age / value at this age; NULL on the last diagonal
 --   complete    flag   whether the development period had ended at the valuation
-WITH placed AS (
+WITH valued AS (
+    SELECT
+        CAST(
+            EXTRACT(YEAR FROM CAST($valuation AS DATE)) * 12 + EXTRACT(MONTH FROM CAST($valuation AS DATE)) - 1 AS BIGINT
+        ) AS this_month,
+        CAST(
+            EXTRACT(YEAR FROM CAST(CAST($valuation AS DATE) + INTERVAL '1' DAY AS DATE)) * 12
+            + EXTRACT(MONTH FROM CAST(CAST($valuation AS DATE) + INTERVAL '1' DAY AS DATE)) - 1 AS BIGINT
+        ) AS next_month
+),
+
+placed AS (
     SELECT
         m.measure,
         m.currency,
@@ -39,6 +51,7 @@ aged AS (
         END AS period,
         SUM(p.amount) AS amount
     FROM placed AS p
+    INNER JOIN valued AS v ON p.origin_month > v.this_month - 960 AND p.origin_month <= v.this_month
     GROUP BY
         p.measure,
         p.currency,
@@ -59,17 +72,6 @@ bound AS (
         MAX(a.origin_month) AS last_month
     FROM aged AS a
     GROUP BY a.measure, a.currency
-),
-
-valued AS (
-    SELECT
-        CAST(
-            EXTRACT(YEAR FROM CAST($valuation AS DATE)) * 12 + EXTRACT(MONTH FROM CAST($valuation AS DATE)) - 1 AS BIGINT
-        ) AS this_month,
-        CAST(
-            EXTRACT(YEAR FROM CAST(CAST($valuation AS DATE) + INTERVAL '1' DAY AS DATE)) * 12
-            + EXTRACT(MONTH FROM CAST(CAST($valuation AS DATE) + INTERVAL '1' DAY AS DATE)) - 1 AS BIGINT
-        ) AS next_month
 ),
 
 origin AS (
