@@ -285,4 +285,4 @@ def test_transactions_of_an_empty_cut_are_none(folder_lake: Lake) -> None:
     writer.tail.append([], None, end_lsn=5, max_committed_at=5, incarnation=1, registry="none")
     record = log.flush(folder_lake, "main", writer.owner, writer.tail, writer.tail.last(), writer.registry, None)  # type: ignore[arg-type]
     assert record.transactions is None and record.table("public/claim").changes is None
-    assert pa.types.is_int64(log._TRANSACTION_ROWS.field("cut").type)
+    assert pa.types.is_int64(snapshot.TRANSACTION_ROWS.field("cut").type)

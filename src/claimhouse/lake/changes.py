@@ -13,28 +13,23 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 
-from claimhouse.change import TRANSACTIONS, log_schema
+from claimhouse.change import log_schema
 from claimhouse.errors import LakeError
 from claimhouse.failpoint import hit
 from claimhouse.lake import delta, flushes
 from claimhouse.lake.flushes import FlushRecord, TableRecord
-from claimhouse.lake.lake import TRANSACTIONS as TRANSACTIONS_KEY
-from claimhouse.lake.lake import Lake, changes_key
+from claimhouse.lake.lake import TRANSACTIONS, Lake, changes_key
 from claimhouse.lake.owner import Owner
 from claimhouse.lake.registry import Registry, TableState
+from claimhouse.lake.snapshot import TRANSACTION_ROWS, transaction_rows
 from claimhouse.lake.tail import Cut, CutMark, Tail
 
 STATS = ("_cut", "_end_lsn", "_committed_at", "_schema", "_copy", "_missing")
 WRITERS = 2  # delta-rs works outside the interpreter's lock
 _TRIES = 5
 _AT_ONCE = 100_000  # rows of one table that are joined before they are written
-
-_TRANSACTION_ROWS = pa.schema(
-    [pa.field("source", pa.string()), pa.field("incarnation", pa.int32()), pa.field("cut", pa.int64()), *TRANSACTIONS]
-)
 
 
 def flush(
@@ -114,12 +109,12 @@ def _flush_table(tail: Tail, state: TableState, cuts: Sequence[Cut], upto: int, 
 
 def _flush_transactions(tail: Tail, cuts: Sequence[Cut], upto: int, known: int | None) -> int | None:
     def rows(cut: Cut) -> Iterator[pa.RecordBatch]:
-        return (_transaction_rows(batch, cut.mark) for batch in cut.transactions().to_batches())
+        return iter(transaction_rows(cut).to_batches())
 
     app = tail.lake.app_id(tail.source, "transactions")
     stats = ("source", "cut", "end_lsn", "committed_at", "xid")
     groups = _groups([(cut, cut.mark.transactions) for cut in cuts])
-    return _append_once(tail, TRANSACTIONS_KEY, _TRANSACTION_ROWS, groups, rows, app, upto, stats, known)
+    return _append_once(tail, TRANSACTIONS, TRANSACTION_ROWS, groups, rows, app, upto, stats, known)
 
 
 def _groups(cuts: Sequence[tuple[Cut, int]]) -> list[list[Cut]]:
@@ -208,13 +203,3 @@ def _widened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     have = set(batch.schema.names)
     columns = [batch.column(f.name) if f.name in have else pa.nulls(batch.num_rows, f.type) for f in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _transaction_rows(batch: pa.RecordBatch, mark: CutMark) -> pa.RecordBatch:
-    rows = batch.num_rows
-    added = [
-        pa.array([mark.source] * rows, pa.string()),
-        pa.array(np.full(rows, mark.incarnation, np.int32)),
-        pa.array(np.full(rows, mark.cut, np.int64)),
-    ]
-    return pa.RecordBatch.from_arrays([*added, *batch.columns], schema=_TRANSACTION_ROWS)

@@ -55,13 +55,8 @@ class LakeSnapshot:
         return merged(batches, schema_of(state))
 
     def tail_transactions(self) -> pa.Table:
-        """The transactions since the flush, schema TRANSACTIONS and `cut`."""
-        found = []
-        for cut in self.cuts:
-            table = cut.transactions()
-            number = pa.array([cut.mark.cut] * table.num_rows, pa.int64())
-            found.append(table.append_column(pa.field("cut", pa.int64()), number))
-        return pa.concat_tables(found) if found else _NO_TRANSACTIONS
+        """The transactions since the flush, schema TRANSACTION_ROWS."""
+        return pa.concat_tables([TRANSACTION_ROWS.empty_table(), *map(transaction_rows, self.cuts)])
 
     def changes_files(
         self, folder: str, cut_from: int | None = None, cut_to: int | None = None, lsn_to: int | None = None
@@ -119,6 +114,18 @@ def _take(lake: Lake, source: str, number: int) -> LakeSnapshot:
     if first <= number:
         cuts.append(newest)
     return LakeSnapshot(lake, source, mark, record, _registry(lake, source, mark.registry), tuple(cuts))
+
+
+TRANSACTION_ROWS = pa.schema(
+    [pa.field("source", pa.string()), pa.field("incarnation", pa.int32()), pa.field("cut", pa.int64()), *TRANSACTIONS]
+)
+
+
+def transaction_rows(cut: Cut) -> pa.Table:
+    """A cut's transactions as `control/transactions` keeps them."""
+    found, mark = cut.transactions(), cut.mark
+    same = [pa.repeat(value, found.num_rows) for value in (mark.source, mark.incarnation, mark.cut)]
+    return pa.Table.from_arrays([*same, *found.columns], names=TRANSACTION_ROWS.names).cast(TRANSACTION_ROWS)
 
 
 def schema_of(state: TableState) -> pa.Schema:
@@ -213,6 +220,3 @@ def _registry(lake: Lake, source: str, name: str) -> Registry:
         while len(_REGISTRIES) > 64:
             _REGISTRIES.popitem(last=False)
     return _REGISTRIES[known]
-
-
-_NO_TRANSACTIONS = TRANSACTIONS.append(pa.field("cut", pa.int64())).empty_table()

@@ -6,21 +6,17 @@ Implements `moment.Past` over one snapshot; each answer reads as little of `cont
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
-from claimhouse.errors import LakeError
 from claimhouse.lake import delta
 from claimhouse.lake.lake import TRANSACTIONS
 from claimhouse.lake.snapshot import LakeSnapshot
 from claimhouse.lake.tail import read_mark
 from claimhouse.query.guard import quote_text
 from claimhouse.query.moment import Position
-from claimhouse.query.render import pc
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +40,16 @@ class SourcePast:
 
     def first_later_than(self, micros: int) -> Position | None:
         """Where the first transaction ends whose commit time is later."""
-        found = self._flushed(f"epoch_us(committed_at) > {micros}", "ASC")
-        if found:
-            return found
-        moment = pa.scalar(micros, pa.timestamp("us", tz="UTC"))
-        return self._in_tail(lambda t: pc.greater(t["committed_at"], moment), first=True)
+        return self._first(f"epoch_us(committed_at) > {micros}")
 
     def committed_at(self, position: Position) -> int:
         """The newest commit time up to a position, microseconds; 0 where there is none."""
-        place = f"({position.incarnation}, {position.lsn})"
-        files = self._transactions()
-        found = 0
-        if files:
-            found = self.connection.execute(
-                f"SELECT coalesce(max(epoch_us(committed_at)), 0) FROM read_parquet([{files}])"
-                f" WHERE {self._own()} AND (incarnation, end_lsn) <= {place}"
-            ).fetchall()[0][0]
-        for cut in self.snapshot.cuts:
-            if cut.mark.incarnation <= position.incarnation:
-                rows = cut.transactions()
-                if cut.mark.incarnation == position.incarnation:
-                    rows = rows.filter(pc.less_equal(rows["end_lsn"], position.lsn))
-                found = max(found, pc.max(rows["committed_at"].cast(pa.int64())).as_py() or 0)
-        return found
+        upto = f"(incarnation, end_lsn) <= ({position.incarnation}, {position.lsn})"
+        return self._ask("SELECT coalesce(max(epoch_us(committed_at)), 0)", f"WHERE {upto}")[0][0]
 
     def end_of_xid(self, xid: int) -> Position | None:
         """Where a transaction ends; of the newest incarnation, should its number have come twice."""
-        return self._in_tail(lambda t: pc.equal(t["xid"], xid), first=False) or self._flushed(f"xid = {xid}", "DESC")
+        return self._first(f"xid = {xid}", "DESC")
 
     def end_of_cut(self, cut: int) -> Position | None:
         """Where a cut ends; of one whose object is gone, just before the first transaction of a later one."""
@@ -80,37 +59,29 @@ class SourcePast:
         record = self.snapshot.record
         if record and record.cut == cut:
             return Position(record.incarnation, record.end_lsn)
-        later = self._flushed(f"cut > {cut}", "ASC") or self._in_tail(lambda t: pc.greater(t["cut"], cut), first=True)
+        later = self._first(f"cut > {cut}")
         return Position(later.incarnation, later.lsn - 1) if later else self.newest
 
-    def _transactions(self) -> str:
-        """The files of the flushed transactions as SQL lists them."""
-        record = self.snapshot.record
-        return ", ".join(
-            quote_text(f.uri)
-            for f in delta.files(self.snapshot.lake, TRANSACTIONS, record.transactions if record else None)
-        )
-
-    def _own(self) -> str:
-        return f"source = {quote_text(self.snapshot.source)} AND cut <= {self.snapshot.flushed}"
-
-    def _flushed(self, condition: str, order: str) -> Position | None:
-        files = self._transactions()
-        if not files:
-            return None
-        rows = self.connection.execute(
-            f"SELECT incarnation, end_lsn FROM read_parquet([{files}]) WHERE {self._own()} AND {condition}"
-            f" ORDER BY incarnation {order}, end_lsn {order} LIMIT 1"
-        ).fetchall()
+    def _first(self, condition: str, order: str = "ASC") -> Position | None:
+        placed = f"ORDER BY incarnation {order}, end_lsn {order} LIMIT 1"
+        rows = self._ask("SELECT incarnation, end_lsn", f"WHERE {condition} {placed}")
         return Position(*rows[0]) if rows else None
 
-    def _in_tail(self, condition: Callable[[pa.Table], Any], *, first: bool) -> Position | None:
-        table = self.snapshot.tail_transactions()
-        found = table.filter(condition(table))
-        if not found.num_rows:
-            return None
-        row = found.slice(0 if first else found.num_rows - 1, 1).to_pylist()[0]
-        for opened in self.snapshot.cuts:
-            if opened.mark.cut == row["cut"]:
-                return Position(opened.mark.incarnation, row["end_lsn"])
-        raise LakeError(f"cut {row['cut']} of source {self.snapshot.source} vanished while it was read")
+    def _ask(self, what: str, where: str) -> list[Any]:
+        self.connection.register("_recent", self.snapshot.tail_transactions())
+        try:
+            known = transactions_sql(self.snapshot, "_recent")
+            return self.connection.execute(f"{what} FROM ({known}) {where}").fetchall()
+        finally:
+            self.connection.unregister("_recent")
+
+
+def transactions_sql(snapshot: LakeSnapshot, tail: str) -> str:
+    """A SELECT of a source's transactions: the flushed ones, and those of relation `tail` (its `tail_transactions`)."""
+    columns = "incarnation, cut, xid, end_lsn, committed_at"
+    files = delta.files(snapshot.lake, TRANSACTIONS, snapshot.record.transactions if snapshot.record else None)
+    if not files:
+        return f"SELECT {columns} FROM {tail}"
+    own = f"source = {quote_text(snapshot.source)} AND cut <= {snapshot.flushed}"
+    listed = ", ".join(quote_text(f.uri) for f in files)
+    return f"SELECT {columns} FROM read_parquet([{listed}]) WHERE {own} UNION ALL SELECT {columns} FROM {tail}"

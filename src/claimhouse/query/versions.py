@@ -23,9 +23,9 @@ from claimhouse.lake.lake import TRANSACTIONS
 from claimhouse.lake.registry import TableState
 from claimhouse.lake.relation import files_sql
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of
-from claimhouse.query.guard import quote_text
 from claimhouse.query.moment import Position
 from claimhouse.query.names import LOG, free_name
+from claimhouse.query.past import transactions_sql
 from claimhouse.table import Table
 
 # name, the expression over the versions' relation
@@ -127,25 +127,13 @@ class HistoryView(_Rows):
 
     def _times(self, connection: duckdb.DuckDBPyConnection, name: str) -> str:
         """The running maximum of commit times by place, over all of the source's transactions."""
-        snapshot, parts = self.snapshot, []
-        for cut in snapshot.cuts:
-            connection.register("_found", cut.transactions())
-            connection.execute(
-                f"{f'INSERT INTO {name}_recent' if parts else f'CREATE TABLE {name}_recent AS'} "
-                f"SELECT {cut.mark.incarnation}::INTEGER AS incarnation, end_lsn, committed_at FROM _found"
-            )
-            connection.unregister("_found")
-            parts = [f"FROM {name}_recent"]
-        if self._transactions:
-            listed = ", ".join(quote_text(f.uri) for f in self._transactions)
-            parts.append(
-                f"SELECT incarnation, end_lsn, committed_at FROM read_parquet([{listed}])"
-                f" WHERE source = {quote_text(snapshot.source)} AND cut <= {snapshot.flushed}"
-            )
+        connection.register("_found", self.snapshot.tail_transactions())
+        connection.execute(f"CREATE TABLE {name}_recent AS FROM _found")
+        connection.unregister("_found")
         connection.execute(
             f"CREATE VIEW {name}_times AS SELECT incarnation::HUGEINT * 9223372036854775808 + end_lsn AS _place,"
             " max(committed_at) OVER (ORDER BY incarnation, end_lsn ROWS UNBOUNDED PRECEDING) AS _time"
-            f" FROM ({' UNION ALL BY NAME '.join(parts)})"
+            f" FROM ({transactions_sql(self.snapshot, f'{name}_recent')})"
         )
         return f"{name}_times"
 
