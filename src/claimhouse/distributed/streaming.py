@@ -165,7 +165,7 @@ class Streaming:
         with self._one_at_a_time:
             before = self._table or delta.open_table(self.lake, self.key)
             opened = before.version() if before is not None else 0
-            made_table = delta.append(
+            made_table = delta.write(
                 self.lake,
                 self.key,
                 pa.concat_tables([events, self._words(batch, made)]),

@@ -97,7 +97,7 @@ def prepare(lake: Lake) -> None:
     for key, schema in ((KEY, SCHEMA), (DECIDED, DECISIONS)):
         if delta.open_table(lake, key) is None:
             with suppress(delta.CommitFailedError):  # another process was first
-                delta.append(lake, key, schema.empty_table(), lake.app_id("", "prepared"), 1, stats=("source",))
+                delta.write(lake, key, schema.empty_table(), lake.app_id("", "prepared"), 1, stats=("source",))
 
 
 def events(lake: Lake, until: Mapping[str, Position] | None = None) -> pa.Table | None:
@@ -206,7 +206,7 @@ class HitWriter:
         failpoint("fraud.before_append")
         table = delta.open_table(self.lake, KEY)
         stats = ("source", "cut", "lsn", "rule", "claim_id")
-        table = delta.append(self.lake, KEY, rows, self._app, moment.cut, stats=stats, table=table)
+        table = delta.write(self.lake, KEY, rows, self._app, moment.cut, stats=stats, table=table)
         failpoint("fraud.after_append")
         self.check()
         self._commits += 1
@@ -223,7 +223,7 @@ class HitWriter:
             return 0
         self.check()
         newest = rows["number"][-1].as_py()
-        delta.append(self.lake, DECIDED, rows, app, newest, stats=("source", "number"), table=table)
+        delta.write(self.lake, DECIDED, rows, app, newest, stats=("source", "number"), table=table)
         self.check()
         return rows.num_rows
 

@@ -162,7 +162,7 @@ def _append_once(
                 break
             last = upto if group is groups[-1] else group[-1].mark.cut
             try:
-                table = delta.append(tail.lake, key, _data(schema, new, rows), app, last, stats=stats, table=table)
+                table = delta.write(tail.lake, key, _data(schema, new, rows), app, last, stats=stats, table=table)
                 for cut in new:
                     cut.let_go()
                 break

@@ -95,7 +95,7 @@ def _fold_table(
     rows = _Counted(conn.sql(_sql(lake, source, state, copy, record, shape)).to_arrow_reader(_BATCH), schema)
     hit("fold.before_commit")
     try:
-        made = delta.overwrite(
+        made = delta.write(
             lake,
             key,
             pa.RecordBatchReader.from_batches(schema, iter(rows)),
@@ -103,6 +103,7 @@ def _fold_table(
             record.cut,
             stats=("_cut", "_end_lsn", "_missing", "_schema", *keys),
             table=delta.open_table(lake, key),
+            mode="overwrite",
         )
     except (delta.DeltaError, OSError) as error:
         raise delta.unwritten(key, error) from error

@@ -25,26 +25,11 @@ from deltalake import (
     WriterProperties,
     write_deltalake,
 )
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError as CommitFailedError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from claimhouse.errors import LakeError, StorageGone
 from claimhouse.lake.lake import Lake
-
-__all__ = [
-    "CommitFailedError",
-    "DataFile",
-    "DeltaError",
-    "append",
-    "checkpoint",
-    "compact",
-    "files",
-    "forget_commits",
-    "open_table",
-    "overwrite",
-    "recorded",
-    "unwritten",
-    "vacuum",
-]
 
 CHECKPOINT_EVERY = 20
 FILE_SIZE = 32 << 20
@@ -106,7 +91,7 @@ def recorded(table: DeltaTable | None, app: str) -> int:
     return (table.transaction_version(app) or 0) if table else 0
 
 
-def append(
+def write(
     lake: Lake,
     key: str,
     data: pa.Table | pa.RecordBatchReader,
@@ -115,41 +100,14 @@ def append(
     *,
     stats: Sequence[str],
     table: DeltaTable | None = None,
+    mode: Literal["append", "overwrite"] = "append",
 ) -> DeltaTable:
-    """Append rows as one durable commit that records (app, number); the table as it is then.
+    """Write rows as one durable commit that records (app, number); the table as it is then.
 
-    Makes the table on first use, with statistics on the columns `stats`; new columns are added. Raises
-    CommitFailedError when another writer came in between.
+    Appended rows may bring new columns; others replace all rows and the schema, older versions stay readable. Makes
+    the table on first use, with statistics on the columns `stats`. Raises CommitFailedError when another writer came
+    in between.
     """
-    return _write(lake, key, data, app, number, stats, table, mode="append", schema_mode="merge")
-
-
-def overwrite(
-    lake: Lake,
-    key: str,
-    data: pa.RecordBatchReader,
-    app: str,
-    number: int,
-    *,
-    stats: Sequence[str],
-    table: DeltaTable | None = None,
-) -> DeltaTable:
-    """Replace a table's rows and schema as one durable commit. Older versions stay readable."""
-    return _write(lake, key, data, app, number, stats, table, mode="overwrite", schema_mode="overwrite")
-
-
-def _write(
-    lake: Lake,
-    key: str,
-    data: pa.Table | pa.RecordBatchReader,
-    app: str,
-    number: int,
-    stats: Sequence[str],
-    table: DeltaTable | None,
-    *,
-    mode: Literal["append", "overwrite"],
-    schema_mode: Literal["merge", "overwrite"],
-) -> DeltaTable:
     before = table.version() if table else -1
     keys = [name for name in stats if mode == "overwrite" and not name.startswith("_")]
     where: Any = {} if table else {"storage_options": lake.store.delta_options or None}
@@ -159,7 +117,7 @@ def _write(
         table or lake.store.uri(key),
         data,
         mode=mode,
-        schema_mode=schema_mode,
+        schema_mode="merge" if mode == "append" else "overwrite",
         writer_properties=_writer(data.schema, keys),
         commit_properties=CommitProperties(app_transactions=[Transaction(app, number)]),
         post_commithook_properties=_NO_HOOKS,
