@@ -8,33 +8,42 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from claimhouse.table import Column, Table
+import pyarrow as pa
 
-_DUCK = {
+from claimhouse.table import Column, Table, arrow_type
+
+_TYPES = {
+    "string": "VARCHAR",
     "bool": "BOOLEAN",
-    "int2": "SMALLINT",
-    "int4": "INTEGER",
-    "int8": "BIGINT",
-    "float4": "FLOAT",
-    "float8": "DOUBLE",
-    "text": "VARCHAR",
-    "bytes": "BLOB",
-    "date": "DATE",
-    "timestamp": "TIMESTAMP",
-    "timestamptz": "TIMESTAMP WITH TIME ZONE",
+    "int16": "SMALLINT",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "binary": "BLOB",
+    "date32[day]": "DATE",
+    "timestamp[us]": "TIMESTAMP",
+    "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
 }
 _MOMENTS = ("date", "timestamp", "timestamptz")
 _PLAIN_MOMENT = re.compile(r"\d{4}-\d\d-\d\d([ T][\d:.]+([+-][\d:]+)?)?\Z")
 _ITEM = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,"{}]+)')
 
 
+def sql_type(kind: pa.DataType) -> str:
+    """DuckDB's type of an Arrow type of the log. Raises KeyError."""
+    if pa.types.is_list(kind):
+        return sql_type(kind.value_type) + "[]"
+    if pa.types.is_map(kind):
+        return f"MAP({sql_type(kind.key_type)}, {sql_type(kind.item_type)})"
+    if pa.types.is_decimal(kind):
+        return f"DECIMAL({kind.precision},{kind.scale})"
+    return _TYPES[str(kind)]
+
+
 def duck_type(kind: str) -> str:
     """DuckDB's type of a kind. Raises KeyError."""
-    if kind.startswith("list<"):
-        return duck_type(kind[5:-1]) + "[]"
-    if kind.startswith("decimal("):
-        return kind.upper()
-    return _DUCK[kind]
+    return sql_type(arrow_type(kind))
 
 
 def quoted(name: str) -> str:
@@ -115,8 +124,3 @@ def with_exact(exact: str, added: Sequence[tuple[Column, str, str]]) -> str:
     more = f"map_from_entries(list_filter([{entries}], lambda _added: _added.v IS NOT NULL))"
     some = " OR ".join(f"({condition})" for _, condition, _ in added)
     return f"CASE WHEN {some} THEN map_concat(coalesce({exact}, MAP {{}}), {more}) ELSE {exact} END"
-
-
-def logical_columns(table: Table, row: str = "") -> list[str]:
-    """One SQL expression per column of a shape, under its source name, older rows' defaults filled in."""
-    return [f"{filled(column, row)} AS {quoted(column.name)}" for column in table.columns]

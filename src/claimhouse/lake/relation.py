@@ -11,33 +11,8 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from claimhouse.lake.defaults import quoted, text_literal
+from claimhouse.lake.defaults import quoted, sql_type, text_literal
 from claimhouse.lake.lake import Lake
-
-_TYPES = {
-    "string": "VARCHAR",
-    "bool": "BOOLEAN",
-    "int16": "SMALLINT",
-    "int32": "INTEGER",
-    "int64": "BIGINT",
-    "float": "FLOAT",
-    "double": "DOUBLE",
-    "binary": "BLOB",
-    "date32[day]": "DATE",
-    "timestamp[us]": "TIMESTAMP",
-    "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
-}
-
-
-def sql_type(kind: pa.DataType) -> str:
-    """DuckDB's type of an Arrow type of the log. Raises KeyError."""
-    if pa.types.is_list(kind):
-        return sql_type(kind.value_type) + "[]"
-    if pa.types.is_map(kind):
-        return f"MAP({sql_type(kind.key_type)}, {sql_type(kind.item_type)})"
-    if pa.types.is_decimal(kind):
-        return f"DECIMAL({kind.precision},{kind.scale})"
-    return _TYPES[str(kind)]
 
 
 def empty_sql(schema: pa.Schema) -> str:

@@ -18,11 +18,11 @@ from claimhouse.change import old_name
 from claimhouse.errors import LakeError
 from claimhouse.lake import bases
 from claimhouse.lake.current import state_schema
-from claimhouse.lake.defaults import literal, text_literal, with_exact
+from claimhouse.lake.defaults import literal, sql_type, text_literal, with_exact
 from claimhouse.lake.delta import DataFile
 from claimhouse.lake.flushes import TableRecord
 from claimhouse.lake.registry import TableState
-from claimhouse.lake.relation import empty_sql, files_sql, sql_type
+from claimhouse.lake.relation import empty_sql, files_sql
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of
 from claimhouse.lake.state import may_be_exact, state_columns, state_sql
 from claimhouse.query.guard import quote, quote_text
