@@ -19,7 +19,6 @@ from claimhouse.postgres.publication import (
     ensure_slot,
     plan,
     slot_state,
-    withdraw,
 )
 from claimhouse.postgres.server import connect, current_lsn
 from claimhouse.table import Table
@@ -148,13 +147,6 @@ def test_a_low_role_is_given_the_script_and_nothing_is_done_by_halves(postgres):
         slot = f"{postgres.name}_low"
         assert ensure_slot(low, slot) > 0
         assert detach(low, slot, None, dry_run=False) and slot_state(low, slot) is None
-
-
-def test_withdrawn_tables_are_published_no_more(postgres, conn):
-    postgres.execute("CREATE TABLE a (a int PRIMARY KEY); CREATE TABLE b (a int PRIMARY KEY)")
-    ensure(conn, NAME, described(conn, "a", "b"))
-    withdraw(conn, NAME, described(conn, "a"))
-    assert published(postgres) == ["b"]
 
 
 def test_a_slot_is_made_once_and_begins_where_it_was_confirmed(postgres, conn):

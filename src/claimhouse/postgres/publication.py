@@ -115,14 +115,6 @@ def plan(conn: psycopg.Connection[Any], name: str, tables: Sequence[Table], *, g
     ]
 
 
-def withdraw(conn: psycopg.Connection[Any], name: str, tables: Sequence[Table]) -> None:
-    """Publish the tables no more, where they are published one by one."""
-    with explained("withdrawing tables from the publication"), conn.transaction():
-        for publication in (_Publication.read(conn, name), _Publication.read(conn, append_name(name))):
-            for statement in publication.without([t for t in tables if t.oid in publication.direct]):
-                conn.execute(statement.encode())
-
-
 @dataclass(frozen=True, slots=True)
 class _Publication:
     """`direct` are the oids of tables published one by one, `narrowed` those of them with a row filter or a column

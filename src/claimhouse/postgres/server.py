@@ -142,12 +142,10 @@ def branched_at(dsn: str, timeline: int, earlier: int) -> int | None:
 
 def current_lsn(conn: psycopg.Connection[Any]) -> int:
     """The insert position: everything committed before this call lies below it."""
-    return _position(conn, "pg_current_wal_insert_lsn()")
-
-
-def flushed_lsn(conn: psycopg.Connection[Any]) -> int:
-    """The position up to which the server's WAL is durable."""
-    return _position(conn, "pg_current_wal_flush_lsn()")
+    with explained("reading the WAL position"):
+        row = conn.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,13 +274,6 @@ class Snapshot:
 
     def __str__(self) -> str:
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.xip))}"
-
-
-def _position(conn: psycopg.Connection[Any], function: str) -> int:
-    with explained("reading the WAL position"):
-        row = conn.execute(f"SELECT {function} - '0/0'::pg_lsn".encode()).fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 def _parsed(dsn: str) -> dict[str, Any]:

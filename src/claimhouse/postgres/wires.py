@@ -25,7 +25,6 @@ Bodies = tuple[bytes, np.ndarray, np.ndarray]  # a buffer; where the CopyData bo
 
 _GULP = 1 << 20
 _START_SECONDS = 60.0
-_REPAIR = "claimhouse repair makes a new slot and brings back the gap"
 _NOTHING: Bodies = (b"", np.empty(0, np.int64), np.empty(0, np.int64))
 
 
