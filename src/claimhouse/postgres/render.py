@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from claimhouse.postgres import arrays
 from claimhouse.table import Column
 
+SPECIAL = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _HEX = np.array([f"{byte:02x}".encode() for byte in range(256)], "S2").view(np.uint8).reshape(256, 2)
 
 
@@ -47,23 +48,23 @@ def _render(values: pa.Array, kind: str) -> pa.Array:
         case "bool":
             return pc.if_else(values, "t", "f")
         case "bytes":
-            return _hex(values)
+            return hexadecimal(values)
         case "timestamp" | "timestamptz":
             plain = values.cast(pa.timestamp("us")).cast(pa.string())
             trimmed = pc.utf8_rtrim(pc.utf8_rtrim(plain, characters="0"), characters=".")
             return trimmed if kind == "timestamp" else pc.binary_join_element_wise(trimmed, "+00", "")
         case "float4" | "float8":
-            return _spell(values)
+            return floats(values)
         case _ if kind.startswith("decimal"):
-            return _decimals(values)
+            return digits(values)
         case _ if kind.startswith("list<"):
             return _literals(values, kind[5:-1])
         case _:
             return values.cast(pa.string())
 
 
-def _decimals(values: pa.Array) -> pa.Array:
-    """Arrow writes small numbers with an exponent: only those are written by Python."""
+def digits(values: pa.Array) -> pa.Array:
+    """Decimals with all their digits. Arrow writes small ones with an exponent: only those are written by Python."""
     text = values.cast(pa.string())
     short = pc.fill_null(pc.match_substring(text, "E"), False)
     if not pc.any(short).as_py():
@@ -73,15 +74,16 @@ def _decimals(values: pa.Array) -> pa.Array:
     )
 
 
-def _spell(values: pa.Array) -> pa.Array:
+def floats(values: pa.Array) -> pa.Array:
+    """Floats, what is no number by PostgreSQL's words."""
     text = values.cast(pa.string())
-    words = (("nan", "NaN"), ("-nan", "NaN"), ("inf", "Infinity"), ("-inf", "-Infinity"))
-    for arrow, postgres in words:
+    for arrow, postgres in SPECIAL.items():
         text = pc.if_else(pc.equal(text, arrow), postgres, text)
     return text
 
 
-def _hex(values: pa.Array) -> pa.Array:
+def hexadecimal(values: pa.Array) -> pa.Array:
+    """Bytes as `\\x01ff`."""
     compact = pa.concat_arrays([values.cast(pa.binary()), pa.array([b""], pa.binary())])  # always offset 0, with data
     offsets = np.frombuffer(compact.buffers()[1], np.int32)[: len(values) + 1]
     data = np.frombuffer(compact.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from claimhouse.postgres.render import SPECIAL, digits, floats, hexadecimal
+
 pc: Any = pyarrow.compute  # its functions are made when it is imported, so checkers know none
-_HEX = np.frombuffer("".join(f"{i:02x}" for i in range(256)).encode(), dtype="u1").reshape(256, 2)
 _ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"))
-_SPECIAL = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def plain(values: pa.Array) -> pa.Array:
@@ -31,18 +31,15 @@ def plain(values: pa.Array) -> pa.Array:
     if pa.types.is_string(kind):
         return values
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        return _hex(values)
+        return hexadecimal(values)
     if pa.types.is_timestamp(kind):
         return _moments(values)
     if pa.types.is_date32(kind):
         return _far(values.cast(pa.int32()), values.cast(pa.string()), "D", (1 << 31) - 1)
     if pa.types.is_floating(kind):
-        text = values.cast(pa.string())
-        for arrow, ours in _SPECIAL.items():
-            text = pc.if_else(pc.equal(text, arrow), ours, text)
-        return text
+        return floats(values)
     if pa.types.is_decimal(kind):
-        return _digits(values)
+        return digits(values)
     if pa.types.is_nested(kind):
         return pc.if_else(pc.is_valid(values), as_json(values), pa.scalar(None, pa.string()))
     try:
@@ -54,7 +51,7 @@ def plain(values: pa.Array) -> pa.Array:
 def single(value: object) -> Any:
     """One value of a row for a JSON document: what JSON has no word for is a text, as `plain` writes it."""
     if isinstance(value, float) and not math.isfinite(value):
-        return _SPECIAL[str(value)]
+        return SPECIAL[str(value)]
     if isinstance(value, Decimal):
         return f"{value:f}"
     if isinstance(value, datetime):
@@ -146,14 +143,6 @@ def _quoted(text: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise('"', text, '"', "")
 
 
-def _digits(values: pa.Array) -> pa.Array:
-    text = values.cast(pa.string())  # which writes 1E-10 for small ones
-    odd = pc.fill_null(pc.match_substring(text, "E"), False)
-    if not pc.any(odd).as_py():
-        return text
-    return pc.replace_with_mask(text, odd, pa.array([f"{v:f}" for v in values.filter(odd).to_pylist()], pa.string()))
-
-
 def _moments(values: pa.Array) -> pa.Array:
     zone = values.type.tz
     unit = "ns" if values.type.unit == "ns" else "us"
@@ -171,14 +160,3 @@ def _far(counts: pa.Array, text: pa.Array, unit: str, forever: int, end: str = "
     found = {forever: "infinity", -forever: "-infinity"}
     texts = [found.get(n) or f"{np.datetime64(n, unit)}{end}" for n in counts.filter(odd).to_pylist()]
     return pc.replace_with_mask(text, odd, pa.array(texts, pa.string()))
-
-
-def _hex(values: pa.Array) -> pa.Array:
-    values = values.cast(pa.binary())
-    lengths = pc.fill_null(pc.binary_length(values), 0).to_numpy(zero_copy_only=False)
-    ends = np.concatenate([[0], np.cumsum(lengths)]).astype("i4") * 2
-    whole = b"".join(v for v in values.to_pylist() if v is not None)
-    digits = _HEX[np.frombuffer(whole, dtype="u1")].tobytes()
-    text = pa.StringArray.from_buffers(len(values), pa.py_buffer(ends.tobytes()), pa.py_buffer(digits))
-    text = pc.binary_join_element_wise("\\x", text, "")
-    return pc.if_else(pc.is_valid(values), text, pa.scalar(None, pa.string()))
