@@ -15,7 +15,6 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from claimhouse.change import log_schema
 from claimhouse.errors import LakeError
 from claimhouse.failpoint import hit
 from claimhouse.lake import delta, flushes
@@ -23,7 +22,7 @@ from claimhouse.lake.flushes import FlushRecord, TableRecord
 from claimhouse.lake.lake import TRANSACTIONS, Lake, changes_key
 from claimhouse.lake.owner import Owner
 from claimhouse.lake.registry import Registry, TableState
-from claimhouse.lake.snapshot import TRANSACTION_ROWS, transaction_rows
+from claimhouse.lake.snapshot import TRANSACTION_ROWS, columns_of, transaction_rows, widened
 from claimhouse.lake.tail import Cut, CutMark, Tail
 
 STATS = ("_cut", "_end_lsn", "_committed_at", "_schema", "_copy", "_missing")
@@ -92,10 +91,10 @@ def _flush_table(tail: Tail, state: TableState, cuts: Sequence[Cut], upto: int, 
     `known`: the version that the flush record before names.
     """
     shapes = {s.schema for cut in cuts for s in cut.mark.all_sections() if s.table == state.folder}
-    schema = _union([log_schema(t) for t in state.versions if t.version in shapes])
+    schema = columns_of(t for t in state.versions if t.version in shapes)
 
     def rows(cut: Cut) -> Iterator[pa.RecordBatch]:
-        return (_widened(batch, schema) for _, batch in cut.batches(state.folder))
+        return (widened(batch, schema) for _, batch in cut.batches(state.folder))
 
     app = tail.lake.app_id(tail.source, state.folder)
     groups = _groups([(cut, cut.mark.rows(state.folder)) for cut in cuts])
@@ -186,20 +185,3 @@ def _data(
     if len(cuts) == 1 and cuts[0].mark.parts:
         return pa.RecordBatchReader.from_batches(schema, batches)
     return pa.Table.from_batches(batches, schema).combine_chunks()
-
-
-def _union(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    fields: dict[str, pa.Field] = {}
-    for schema in schemas:
-        for column in schema:
-            fields.setdefault(column.name, column)
-    return pa.schema(list(fields.values()))
-
-
-def _widened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """A batch of one shape in the columns of several."""
-    if batch.schema.equals(schema):
-        return batch
-    have = set(batch.schema.names)
-    columns = [batch.column(f.name) if f.name in have else pa.nulls(batch.num_rows, f.type) for f in schema]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -130,18 +130,30 @@ def transaction_rows(cut: Cut) -> pa.Table:
 
 def schema_of(state: TableState) -> pa.Schema:
     """The log's columns over all shapes of a table: what `changes` has once every shape was flushed."""
+    return columns_of(state.versions)
+
+
+def columns_of(shapes: Iterable[Table]) -> pa.Schema:
+    """The log's columns over these shapes of a table."""
     fields: dict[str, pa.Field] = {}
-    for table in state.versions:
+    for table in shapes:
         for column in log_schema(table):
             fields.setdefault(column.name, column)
     return pa.schema(list(fields.values()))
 
 
-def merged(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
-    """Batches of several shapes as one table of a wider schema; absent columns are NULL."""
-    tables = [pa.Table.from_batches(group) for group in _by_schema(batches)]
-    wide = [schema.empty_table(), *tables]
-    return pa.concat_tables(wide, promote_options="default").select(schema.names)
+def merged(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Batches of several shapes as one table of a schema."""
+    return pa.Table.from_batches([widened(batch, schema) for batch in batches], schema)
+
+
+def widened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """A batch of one shape in the columns of another, or of several; absent ones are NULL."""
+    if batch.schema.equals(schema):
+        return batch
+    have = set(batch.schema.names)
+    columns = [batch.column(f.name) if f.name in have else pa.nulls(batch.num_rows, f.type) for f in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _by_shape(state: TableState, rows: pa.Table) -> Iterator[tuple[Table, pa.RecordBatch]]:
@@ -150,16 +162,6 @@ def _by_shape(state: TableState, rows: pa.Table) -> Iterator[tuple[Table, pa.Rec
         found = merged(rows.filter(pc.field("_schema") == version).to_batches(), section_schema(shape))
         for batch in found.to_batches():
             yield shape, batch
-
-
-def _by_schema(batches: list[pa.RecordBatch]) -> list[list[pa.RecordBatch]]:
-    groups: list[list[pa.RecordBatch]] = []
-    for batch in batches:
-        if groups and groups[-1][0].schema.equals(batch.schema):
-            groups[-1].append(batch)
-        else:
-            groups.append([batch])
-    return groups
 
 
 def _may_hold(file: DataFile, cut_from: int | None, cut_to: int | None, lsn_to: int | None) -> bool:
