@@ -152,7 +152,7 @@ def test_opened_cuts_are_let_go_once_they_are_flushed(folder_lake: Lake) -> None
     snapshot.take(folder_lake, "main")
     flush(writer)
     snapshot.take(folder_lake, "main")
-    held: list[Cut] = [c for n, c in snapshot._CUTS._found.items() if n[0] == folder_lake.lake_id]
+    held: list[Cut] = [c for n, c in snapshot._CUTS._found.items() if n[0] == folder_lake]
     assert [c.mark.cut for c in held] == [4]
 
 

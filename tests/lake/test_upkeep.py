@@ -98,7 +98,7 @@ def test_registry_objects_that_no_kept_record_can_need_go(folder_lake: Lake) -> 
     assert registries() == [1, 3, 5, 7, 9]  # a reader may have taken any of these records
     upkeep.sweep(folder_lake, "main", record, retention=0)
     assert registries() == [9]
-    snapshot._REGISTRIES.clear()
+    snapshot._registry.cache_clear()
     assert sorted(seen(folder_lake)) == ["claim", "party"]
     assert Writer(folder_lake).tail.last() is not None
 

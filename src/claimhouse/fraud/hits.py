@@ -105,7 +105,7 @@ def events(lake: Lake, until: Mapping[str, Position] | None = None) -> pa.Table 
     table = delta.open_table(lake, KEY)
     if table is None or (table.version() == 0 and delta.recorded(table, lake.app_id("", "prepared"))):
         return None
-    found = _events(_Ask(lake), table.version())
+    found = _events(lake, table.version())
     if until is None:
         return found
     connection = duckdb.connect(config={"threads": 1})
@@ -128,27 +128,12 @@ def holding(log: pa.Table) -> pa.Table:
     return connection.sql(_NOW.format(log="log")).to_arrow_table()
 
 
-class _Ask:
-    """A lake as a cache's key."""
-
-    __slots__ = ("lake",)
-
-    def __init__(self, lake: Lake) -> None:
-        self.lake = lake
-
-    def __hash__(self) -> int:
-        return hash(self.lake.known_as)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Ask) and self.lake.known_as == other.lake.known_as
-
-
 @lru_cache(maxsize=4)
-def _events(ask: _Ask, version: int) -> pa.Table:
+def _events(lake: Lake, version: int) -> pa.Table:
     connection = duckdb.connect(config={"threads": 1})
     connection.execute("SET TimeZone = 'UTC'")
-    ask.lake.store.attach(connection)
-    uris = [f.uri for f in delta.files(ask.lake, KEY, version)]
+    lake.store.attach(connection)
+    uris = [f.uri for f in delta.files(lake, KEY, version)]
     return connection.sql(f"{files_sql(uris, SCHEMA)} ORDER BY cut, found_at, seq").to_arrow_table().cast(SCHEMA)
 
 

@@ -224,35 +224,20 @@ def files(lake: Lake, key: str, version: int | None, rows: int | None = None) ->
     """
     if version is None:
         return ()
-    found = _files(_Ask(lake, key), version)
+    found = _files(lake, key, version)
     if rows is not None and (held := sum(f.rows for f in found)) != rows:
         raise LakeError(f"{key} has {held} rows at version {version} and must have {rows}", hint=_RESTORE)
     return found
 
 
-class _Ask:
-    """A table of a lake as a cache's key: which lake and which table count, not the handle."""
-
-    __slots__ = ("key", "lake")
-
-    def __init__(self, lake: Lake, key: str) -> None:
-        self.lake, self.key = lake, key
-
-    def __hash__(self) -> int:
-        return hash((self.lake.known_as, self.key))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Ask) and (self.lake.known_as, self.key) == (other.lake.known_as, other.key)
-
-
 @lru_cache(maxsize=512)
-def _files(ask: _Ask, version: int) -> tuple[DataFile, ...]:
-    table = open_table(ask.lake, ask.key, version)
+def _files(lake: Lake, key: str, version: int) -> tuple[DataFile, ...]:
+    table = open_table(lake, key, version)
     if table is None:
-        ask.lake.store.list(f"{ask.key}/_delta_log")  # delta-rs takes what may not be read for what is not there
-        raise LakeError(f"{ask.key} is missing, but a flush record names it", hint=_RESTORE)
+        lake.store.list(f"{key}/_delta_log")  # delta-rs takes what may not be read for what is not there
+        raise LakeError(f"{key} is missing, but a flush record names it", hint=_RESTORE)
     rows = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-    found = [_file(ask.lake, f"{ask.key}/{row['path']}", row) for row in rows]
+    found = [_file(lake, f"{key}/{row['path']}", row) for row in rows]
     return tuple(sorted(found, key=lambda f: (f.cut or (0, 0), f.uri)))
 
 

@@ -25,17 +25,15 @@ FLUSHES = "control/flushes"
 
 @dataclass(frozen=True, slots=True)
 class Lake:
-    """An open lake. Readers and writers share it between threads."""
+    """An open lake. Readers and writers share it between threads.
 
-    store: Store
+    It is the same as another with its id at its location: a copy of a lake has the id, but files of its own.
+    """
+
+    store: Store = field(compare=False)
     lake_id: str
     location: str
-    options: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    @property
-    def known_as(self) -> tuple[str, str]:
-        """What caches know a lake by: a copy of it has the same id, but files of its own."""
-        return self.lake_id, self.location
+    options: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def sources(self) -> list[str]:
         """The names of the sources that somebody has owned, sorted."""

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -107,7 +108,7 @@ def take(lake: Lake, source: str, cut: int | None = None) -> LakeSnapshot:
 def _take(lake: Lake, source: str, number: int) -> LakeSnapshot:
     newest = _CUTS.get(lake, source, number)
     mark = newest.mark
-    record = _records(lake, source, mark.flush)
+    record = _record(lake, source, mark.flush) if mark.flush else None
     first = record.cut + 1 if record else 1
     _CUTS.forget_before(lake, source, first)
     cuts = [_CUTS.get(lake, source, n) for n in range(first, number)]
@@ -178,10 +179,10 @@ class _CutCache:
     def __init__(self, size: int) -> None:
         self.size = size
         self._lock = threading.Lock()
-        self._found: OrderedDict[tuple[str, str, str, int], Cut] = OrderedDict()
+        self._found: OrderedDict[tuple[Lake, str, int], Cut] = OrderedDict()
 
     def get(self, lake: Lake, source: str, number: int) -> Cut:
-        name = (*lake.known_as, source, number)
+        name = (lake, source, number)
         with self._lock:
             if found := self._found.get(name):
                 return found
@@ -195,30 +196,18 @@ class _CutCache:
     def forget_before(self, lake: Lake, source: str, number: int) -> None:
         """Let go of flushed cuts, and with them of the disk space that a dropped but mapped object holds."""
         with self._lock:
-            for name in [n for n in self._found if n[:3] == (*lake.known_as, source) and n[3] < number]:
+            for name in [n for n in self._found if n[:2] == (lake, source) and n[2] < number]:
                 del self._found[name]
 
 
 _CUTS = _CutCache(1024)
-_RECORDS: OrderedDict[tuple[str, str, str, int], FlushRecord] = OrderedDict()
-_REGISTRIES: OrderedDict[tuple[str, str, str, str], Registry] = OrderedDict()
 
 
-def _records(lake: Lake, source: str, flush: int) -> FlushRecord | None:
-    if not flush:
-        return None
-    name = (*lake.known_as, source, flush)
-    if name not in _RECORDS:
-        _RECORDS[name] = flushes.load(lake, source, flush)
-        while len(_RECORDS) > 64:
-            _RECORDS.popitem(last=False)
-    return _RECORDS[name]
+@lru_cache(maxsize=64)
+def _record(lake: Lake, source: str, flush: int) -> FlushRecord:
+    return flushes.load(lake, source, flush)
 
 
+@lru_cache(maxsize=64)
 def _registry(lake: Lake, source: str, name: str) -> Registry:
-    known = (*lake.known_as, source, name)
-    if known not in _REGISTRIES:
-        _REGISTRIES[known] = registries.load(lake, source, name)
-        while len(_REGISTRIES) > 64:
-            _REGISTRIES.popitem(last=False)
-    return _REGISTRIES[known]
+    return registries.load(lake, source, name)
