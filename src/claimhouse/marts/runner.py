@@ -122,7 +122,7 @@ def left_out(
     """
     latest = f"DATE '{max(valuation, datetime.now(UTC).date() + timedelta(days=366))}'"
     odd = exp.condition(
-        f"loss_date < DATE '{valuation.year - TRIANGLE_YEARS + 1:04}-01-01' OR loss_date > {latest}"
+        f"loss_date < DATE '{max(1, valuation.year - TRIANGLE_YEARS + 1):04}-01-01' OR loss_date > {latest}"
         f" OR reported_on > {latest}",
         dialect="duckdb",
     )
