@@ -30,6 +30,7 @@ from claimhouse.query.moment import Position
 from claimhouse.query.names import free_name
 
 LITTLE = 200_000  # log rows that are worked out once and kept in memory
+TWICE = "CROSS JOIN range(2)"  # DuckDB sizes a join's table by its rows: of twice the rows, half the places are empty
 NO_COLUMNS = 'NULL::INTEGER AS "(no columns)"'  # a table may have none, SQL's answers may not; its rows count
 _FILE, _ROW = "_file", "file_row_number"  # where a row stands; no encoded source name begins with an underscore
 
@@ -109,7 +110,7 @@ class View:
         match = " AND ".join(f"y.{quote(c.physical)} = b.{quote(c.physical)}" for c in self.shape.key)
         connection.execute(
             f"CREATE TABLE {self._name}_places AS SELECT b.{_FILE}, b.{_ROW}"
-            f" FROM {self._current(places=True)} b SEMI JOIN {self._name}_keys y ON {match}"
+            f" FROM {self._current(places=True)} b SEMI JOIN {self._name}_keys y ON {match} {TWICE}"
         )
         joined = f"ANTI JOIN {self._name}_places y ON y.{_FILE} = b.{_FILE} AND y.{_ROW} = b.{_ROW}"
         return self._without(joined, places=True)
@@ -140,8 +141,8 @@ class View:
         new = ", ".join(quote(c.physical) for c in self.shape.key)
         old = ", ".join(f"coalesce({quote(old_name(c.physical))}, {quote(c.physical)})" for c in self.shape.key)
         connection.execute(
-            f"CREATE TABLE {name}_keys AS SELECT {new} FROM {name}_log WHERE _op IN {ops}"
-            f" UNION SELECT {old} FROM {name}_log WHERE _op = 'u'"
+            f"CREATE TABLE {name}_keys AS SELECT k.* FROM (SELECT {new} FROM {name}_log WHERE _op IN {ops}"
+            f" UNION SELECT {old} FROM {name}_log WHERE _op = 'u') k {TWICE}"
         )
         self._by_key = bool(counts[1])
         return True
