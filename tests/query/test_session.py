@@ -368,6 +368,24 @@ def test_a_column_added_with_a_default_shows_it_in_older_rows(book: Book) -> Non
         assert session.sql("FROM claim").columns == list(CLAIM)
 
 
+def test_a_session_that_follows_keeps_its_engine_past_a_flush(book: Book) -> None:
+    table = book.table("claim", CLAIM, rows=[{"id": 1, "note": "a"}, {"id": 2, "note": "b"}])
+    book.cut()
+    book.flush()
+    book.fold(table)
+    session = Session(book.lake)
+    assert rows(session, "SELECT id, note FROM claim") == [(1, "a"), (2, "b")]
+    engine = session._engines[0]
+    for n in range(3):
+        book.commit(("u", table, {"id": 1, "note": f"a{n}"}), ("d", table, {"id": 2}), ("c", table, {"id": 2 + n}))
+        book.cut()
+        book.flush()
+        session = session.renewed()
+        assert rows(session, "SELECT id, note FROM claim WHERE id = 1") == [(1, f"a{n}")]
+        assert session._engines[0] is engine
+    session.close()
+
+
 @pytest.mark.case("L5", "O3")
 @pytest.mark.parametrize("toast", [False, True])
 def test_random_histories_are_the_same_by_every_way_of_reading(tmp_path: Path, toast: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -49,11 +49,18 @@ class LakeSnapshot:
 
     def tail(self, folder: str) -> pa.Table | None:
         """A table's rows since the flush in order of the log, or None. Schema: `schema_of` its state."""
-        batches = [b for cut in self.cuts for _, b in cut.batches(folder)]
+        batches = [b for cut in self.cuts for b in _CUTS.rows(cut, folder)]
         if not batches:
             return None
         state = self.registry.tables[folder]
         return merged(batches, schema_of(state))
+
+    def log(self, state: TableState, files: Sequence[DataFile]) -> pa.Table:
+        """The rows of some of a table's log files, and those since the flush. Schema: `schema_of` the state."""
+        schema = schema_of(state)
+        found = [batch for file in files for batch in _FILES.get(self.lake, file, schema)]
+        found += [batch for cut in self.cuts for batch in _CUTS.rows(cut, state.folder)]
+        return merged(found, schema) if found else schema.empty_table()
 
     def tail_transactions(self) -> pa.Table:
         """The transactions since the flush, schema TRANSACTION_ROWS."""
@@ -180,6 +187,7 @@ class _CutCache:
         self.size = size
         self._lock = threading.Lock()
         self._found: OrderedDict[tuple[Lake, str, int], Cut] = OrderedDict()
+        self._rows: dict[tuple[Lake, str, int], dict[str, list[pa.RecordBatch]]] = {}
 
     def get(self, lake: Lake, source: str, number: int) -> Cut:
         name = (lake, source, number)
@@ -190,16 +198,54 @@ class _CutCache:
         with self._lock:
             self._found[name] = opened
             while len(self._found) > self.size:
-                self._found.popitem(last=False)
+                self._rows.pop(self._found.popitem(last=False)[0], None)
         return opened
+
+    def rows(self, cut: Cut, folder: str) -> list[pa.RecordBatch]:
+        """A table's rows in a cut in order of the log. They are mapped memory; those of parts are not kept open."""
+        if cut.mark.parts:
+            return [batch for _, batch in cut.batches(folder)]
+        name = (cut.lake, cut.mark.source, cut.mark.cut)
+        with self._lock:
+            kept = self._rows.setdefault(name, {}) if name in self._found else {}
+        if folder not in kept:
+            kept[folder] = [batch for _, batch in cut.batches(folder)]
+        return kept[folder]
 
     def forget_before(self, lake: Lake, source: str, number: int) -> None:
         """Let go of flushed cuts, and with them of the disk space that a dropped but mapped object holds."""
         with self._lock:
             for name in [n for n in self._found if n[:2] == (lake, source) and n[2] < number]:
                 del self._found[name]
+                self._rows.pop(name, None)
 
 
+class _FileCache:
+    """Small data files of logs that this process has read; they never change, so only their bytes are bounded."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._lock = threading.Lock()
+        self._found: OrderedDict[str, pa.Table] = OrderedDict()
+
+    def get(self, lake: Lake, file: DataFile, schema: pa.Schema) -> list[pa.RecordBatch]:
+        """A file's rows, in the types that the schema has for its columns."""
+        with self._lock:
+            table = self._found.get(file.uri)
+        if table is None:
+            try:
+                table = pq.read_table(pa.BufferReader(lake.store.open(file.key)))
+            except KeyError:
+                raise LakeError(f"{file.key} is missing", hint="restore the table's folder from a copy") from None
+            table = table.cast(pa.schema([schema.field(name) for name in table.schema.names]))
+            with self._lock:
+                self._found[file.uri] = table
+                while sum(t.nbytes for t in self._found.values()) > self.size:
+                    self._found.popitem(last=False)
+        return table.to_batches()
+
+
+_FILES = _FileCache(32 << 20)
 _CUTS = _CutCache(1024)
 
 

@@ -81,6 +81,17 @@ def state_sql(
     return f"WITH RECURSIVE {', '.join(writer.ctes)}\nSELECT {_final(shape)} FROM {ground} g"
 
 
+def newest_sql(shape: Table, *, log: str, copy: Copy) -> str:
+    """What `state_sql` gives without a ground, for rows with a key that never changed, and whose values all came.
+
+    `log` holds no truncate, and no row of another identity. Half the cost, where it is the planning that costs.
+    """
+    rows = _Writer(shape, log, copy, None, None, False).stream(None, state_columns(shape))
+    keys = ", ".join(sql for c in shape.key for sql in KeyPart(c).new("r"))
+    newest = f"SELECT r.* FROM ({rows}) r QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY r._ord DESC) = 1"
+    return f"SELECT {_final(shape)} FROM ({newest}) g WHERE g._op <> 'd'"
+
+
 def seen(snapshot: str) -> str:
     """SQL: whether a pg_snapshot (its text: xmin:xmax:xip,…) sees a row's transaction."""
     _, xmax, running = snapshot.split(":")
@@ -162,7 +173,7 @@ class _Writer:
         olds = [old_name(c.physical) for c in newest.key]
         have = [*state_columns(self.shape), *extra]
         have += [c.physical for c in newest.key if c.physical not in have]
-        self._add(f"rows{n}", self._stream(era if several else None, [*have, *olds]), "MATERIALIZED")
+        self._add(f"rows{n}", self.stream(era if several else None, [*have, *olds]), "MATERIALIZED")
         cleared = f"SELECT max(_ord) FROM rows{n} WHERE _op = 't'"
         self._add(f"kept{n}", f"SELECT * FROM rows{n} WHERE _op <> 't' AND _ord > coalesce(({cleared}), -1)")
         plain = ", ".join(f"r.{quoted(c)}" for c in have)
@@ -180,7 +191,7 @@ class _Writer:
     def _add(self, name: str, sql: str, how: str = "") -> None:
         self.ctes.append(f"{name} AS {how} ({sql})")
 
-    def _stream(self, era: list[Table] | None, columns: list[str]) -> str:
+    def stream(self, era: list[Table] | None, columns: list[str]) -> str:
         copy = self.copy
         where = [
             "_op <> 'r'",

@@ -24,12 +24,13 @@ from claimhouse.lake.flushes import TableRecord
 from claimhouse.lake.registry import TableState
 from claimhouse.lake.relation import empty_sql, files_sql
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of
-from claimhouse.lake.state import may_be_exact, state_columns, state_sql
+from claimhouse.lake.state import may_be_exact, newest_sql, state_columns, state_sql
 from claimhouse.query.guard import quote, quote_text
 from claimhouse.query.moment import Position
 from claimhouse.query.names import free_name
 
 LITTLE = 200_000  # log rows that are worked out once and kept in memory
+HERE = 16 << 20  # bytes of log files that are read into memory, not by the engine
 TWICE = "CROSS JOIN range(2)"  # DuckDB sizes a join's table by its rows: of twice the rows, half the places are empty
 NO_COLUMNS = 'NULL::INTEGER AS "(no columns)"'  # a table may have none, SQL's answers may not; its rows count
 _FILE, _ROW = "_file", "file_row_number"  # where a row stands; no encoded source name begins with an underscore
@@ -54,16 +55,20 @@ class View:
         if not self.based and not self.now:
             self._seek_base()
         self._log = snapshot.changes_files(folder, self._after + 1, lsn_to=None if self.now else position.lsn)
-        self.files = [f.uri for f in (*self._base, *self._log)]
         cuts = [cut.mark for cut in snapshot.cuts if folder in cut.mark.tables]
         self.rows = sum(f.rows for f in self._log) + sum(mark.rows(folder) for mark in cuts)
         unknown = sum(1 if f.missing is None else f.missing for f in self._log)
         self._missing = bool(unknown + snapshot.tail_missing(folder))
         self._name, self._by_key = "", False
+        self._kept = self._little()
+        # A small log is read into memory here, so that an engine that has the base's files can show what follows.
+        self._here = self._kept and sum(f.size for f in self._log) <= HERE
+        self.files = [f.uri for f in (self._base if self._here else (*self._base, *self._log))]
         #: equal for two views of the present that show the same; None where it does not tell
         self.content: object = None
         if self.now:
-            held = (self.copy.number, self.shape, *state.versions, self._after, *self.files)
+            files = [f.uri for f in (*self._base, *self._log)]
+            held = (self.copy.number, self.shape, *state.versions, self._after, *files)
             self.content = (snapshot.source, folder, held, tuple(mark.cut for mark in cuts))
 
     def _base_fits(self, record: TableRecord) -> bool:
@@ -86,17 +91,17 @@ class View:
         self._name = name
         if self.based and not self.rows:
             return f"SELECT {self._base_columns()} FROM {self._current()} b"
-        tail = self.snapshot.tail(self.state.folder)
-        connection.register("_tail", tail if tail is not None else schema_of(self.state).empty_table())
-        connection.execute(f"CREATE TABLE {name}_tail AS FROM _tail")
+        tail = self.snapshot.log(self.state, self._log if self._here else ())
+        connection.register("_tail", tail)
+        if self._here:
+            connection.execute(f"CREATE TABLE {name}_log AS FROM _tail WHERE {self._where()}")
+        else:
+            connection.execute(f"CREATE TABLE {name}_tail AS FROM _tail")
+            connection.execute(f"CREATE {'TABLE' if self._kept else 'VIEW'} {name}_log AS {self._log_rows()}")
         connection.unregister("_tail")
-        self._by_key = self._little()
-        kind = "TABLE" if self._by_key else "VIEW"
-        connection.execute(f"CREATE {kind} {name}_log AS {self._log_rows()}")
-        if self._by_key and self._worked_out(connection):
+        if self._kept and self._worked_out(connection):
             match = " AND ".join(f"y.{quote(c.physical)} = b.{quote(c.physical)}" for c in self.shape.key)
             return self._without(f"ANTI JOIN {name}_keys y ON {match}")
-        self._by_key = False
         if self.based:
             connection.execute(f"CREATE VIEW {name}_base AS {self._base_rows()}")
         base = f"{name}_base" if self.based else None
@@ -130,21 +135,28 @@ class View:
         name = self._name
         # Where changes were lost since, a row may have been deleted unseen that an insert brings again.
         ops = "('c', 'u', 'd')" if any(end > self._folded_at for _, end in self.state.inexact) else "('u', 'd')"
-        counts = connection.execute(
-            f"SELECT count(*) FILTER (_op = 't'), count(*) FILTER (_op IN {ops}) FROM {name}_log"
+        moved = " OR ".join(f"{quote(old_name(c.physical))} IS NOT NULL" for c in self.shape.key)
+        cleared, changed, moves = connection.execute(
+            f"SELECT count(*) FILTER (_op = 't'), count(*) FILTER (_op IN {ops}), count(*) FILTER ({moved})"
+            f" FROM {name}_log"
         ).fetchall()[0]
-        if counts[0]:
+        if cleared:
             return False
-        columns = ", ".join(quote(c) for c in state_columns(self.shape))
-        connection.execute(f"CREATE VIEW {name}_none AS SELECT {columns} FROM {name}_log LIMIT 0")
-        connection.execute(f"CREATE TABLE {name}_live AS {self._state_sql(f'{name}_none')}")
-        new = ", ".join(quote(c.physical) for c in self.shape.key)
-        old = ", ".join(f"coalesce({quote(old_name(c.physical))}, {quote(c.physical)})" for c in self.shape.key)
-        connection.execute(
-            f"CREATE TABLE {name}_keys AS SELECT k.* FROM (SELECT {new} FROM {name}_log WHERE _op IN {ops}"
-            f" UNION SELECT {old} FROM {name}_log WHERE _op = 'u') k {TWICE}"
-        )
-        self._by_key = bool(counts[1])
+        if moves:
+            columns = ", ".join(quote(c) for c in state_columns(self.shape))
+            connection.execute(f"CREATE VIEW {name}_none AS SELECT {columns} FROM {name}_log LIMIT 0")
+            live = self._state_sql(f"{name}_none")
+        else:
+            live = newest_sql(self.shape, log=f"{name}_log", copy=self.copy)
+        connection.execute(f"CREATE TABLE {name}_live AS {live}")
+        self._by_key = bool(changed)
+        if changed:
+            new = ", ".join(quote(c.physical) for c in self.shape.key)
+            old = ", ".join(f"coalesce({quote(old_name(c.physical))}, {quote(c.physical)})" for c in self.shape.key)
+            connection.execute(
+                f"CREATE TABLE {name}_keys AS SELECT k.* FROM (SELECT {new} FROM {name}_log WHERE _op IN {ops}"
+                f" UNION SELECT {old} FROM {name}_log WHERE _op = 'u') k {TWICE}"
+            )
         return True
 
     def _without(self, join: str, *, places: bool = False) -> str:
@@ -172,14 +184,18 @@ class View:
         return None if None in spans else tail | {v for span in spans if span for v in range(span[0], span[1] + 1)}
 
     def _log_rows(self) -> str:
-        where = f"_cut > {self._after}"
-        if not self.now:
-            incarnation, lsn = self.position.incarnation, self.position.lsn
-            where += f" AND (_incarnation < {incarnation} OR (_incarnation = {incarnation} AND _end_lsn <= {lsn}))"
+        where = self._where()
         tail = f"FROM {self._name}_tail WHERE {where}"
         if not self._log:
             return tail
         return f"{files_sql([f.uri for f in self._log], schema_of(self.state), where)} UNION ALL BY NAME {tail}"
+
+    def _where(self) -> str:
+        where = f"_cut > {self._after}"
+        if not self.now:
+            incarnation, lsn = self.position.incarnation, self.position.lsn
+            where += f" AND (_incarnation < {incarnation} OR (_incarnation = {incarnation} AND _end_lsn <= {lsn}))"
+        return where
 
     def _current(self, *, places: bool = False) -> str:
         if self._base:
