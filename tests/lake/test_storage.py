@@ -95,16 +95,16 @@ def test_a_new_object_is_fsynced_with_its_folders(tmp_path: Path, monkeypatch: p
 @pytest.mark.case("L13")
 def test_a_full_disk_is_told_and_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(tmp_path)
-    write, calls = os.write, 0
+    write, calls = os.writev, 0
 
     def full(fd: int, data: Any) -> int:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise OSError(28, "No space left on device")
-        return write(fd, data[:3])
+        return write(fd, [data[0][:3]])
 
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "writev", full)
     with pytest.raises(StorageGone, match="No space left") as caught:
         store.put_new("tail/1.cut", b"whole")
     assert caught.value.retry and "space" in (caught.value.hint or "")

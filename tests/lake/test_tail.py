@@ -45,6 +45,22 @@ def test_what_is_appended_is_read_back_with_its_cut(lake: Lake) -> None:
     assert all(section.offset % 8 == 0 for section in mark.sections)
 
 
+@pytest.mark.parametrize("sized", [1, 3])
+def test_a_large_cut_is_what_a_small_one_is(lake: Lake, sized: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tails, "_LARGE", 4096)
+    writer = Writer(lake, table(), table("party"))
+    large = changes(table(), [{"id": n, "note": None if n % 3 else "é" * n} for n in range(1, 100 * sized)], 10)
+    odd = changes(table("party"), [{"id": 7}], 10)
+    part = writer.tail.put_part([large, odd])
+    made = writer.cut(odd, large, parts=[part])
+    assert tails.read_mark(lake, "main", 1) == made
+    assert ids(lake, 1) == [*range(1, 100 * sized)] * 2 and ids(lake, 1, "public/party") == [7, 7]
+    held = tails.open_cut(lake, "main", 1).batches("public/claim")
+    notes = [note for _, batch in held for note in batch["note"].to_pylist()]
+    assert notes == large.batch["note"].to_pylist() * 2
+    assert all(section.offset % 8 == 0 for section in made.all_sections())
+
+
 def test_numbers_go_on_in_a_new_owner(new_lake: Callable[[], Lake]) -> None:
     Writer(new_lake()).cut()
     second = Writer(new_lake()).cut()

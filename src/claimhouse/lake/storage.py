@@ -87,8 +87,8 @@ class Store:
     location: str
     delta_options: dict[str, str]
 
-    def put_new(self, key: str, data: Bytes, mark: str = "") -> None:
-        """Create an object durably. `mark` is the prefix of this write's failpoints.
+    def put_new(self, key: str, data: Bytes | list[Bytes], mark: str = "") -> None:
+        """Create an object durably, of bytes or of several one after the other. `mark`: prefix of its failpoints.
 
         Raises Exists, StorageGone.
         """
@@ -150,17 +150,17 @@ class FolderStore(Store):
         self.delta_options = {}
         self._anchored: set[Path] = set()
 
-    def put_new(self, key: str, data: Bytes, mark: str = "") -> None:
+    def put_new(self, key: str, data: Bytes | list[Bytes], mark: str = "") -> None:
         target = self.root / key
         try:
             self._make(target.parent)
-            self._write(target, memoryview(data), mark)
+            self._write(target, _pieces(data), mark)
         except FileExistsError:
             raise Exists(f"{key} already exists") from None
         except OSError as error:
             raise _failed(key, error, "written") from error
 
-    def _write(self, target: Path, data: memoryview, mark: str) -> None:
+    def _write(self, target: Path, pieces: list[memoryview], mark: str) -> None:
         temp = target.with_name(
             f".{target.name}.{os.getpid()}-{threading.get_ident()}-{random.getrandbits(32):x}{_TEMP}"
         )
@@ -170,10 +170,11 @@ class FolderStore(Store):
         try:
             try:
                 if mark and due(f"{mark}.half_written"):
-                    _write_all(handle, data[: len(data) // 2])
+                    whole = b"".join(pieces)
+                    _write_all(handle, [memoryview(whole)[: len(whole) // 2]])
                 if mark:
                     hit(f"{mark}.half_written")
-                _write_all(handle, data)
+                _write_all(handle, pieces)
                 os.fsync(handle)
             finally:
                 os.close(handle)
@@ -309,12 +310,12 @@ class BucketStore(Store):
             parts.netloc, prefix=self.prefix or None, config=config, client_options=self._client, retry_config=once
         )
 
-    def put_new(self, key: str, data: Bytes, mark: str = "") -> None:
+    def put_new(self, key: str, data: Bytes | list[Bytes], mark: str = "") -> None:
         if mark:
             hit(f"{mark}.before_write")
             hit(f"{mark}.half_written")
             hit(f"{mark}.before_link")
-        body = memoryview(data).tobytes()
+        body = b"".join(_pieces(data))
         unsure = False  # an attempt may have succeeded although its answer did not come
         for attempt in range(self.attempts):
             if attempt:
@@ -482,9 +483,21 @@ def _gone(key: str, error: Exception) -> StorageGone:
     return StorageGone(f"{key} could not be read or written: {reason}", hint=hint)
 
 
-def _write_all(handle: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(handle, data) :]
+def _pieces(data: Bytes | list[Bytes]) -> list[memoryview]:
+    """What is to be written, byte by byte countable."""
+    pieces = data if isinstance(data, list) else [data]
+    return [memoryview(piece).cast("B") for piece in pieces if len(piece)]
+
+
+def _write_all(handle: int, pieces: list[memoryview]) -> None:
+    left = pieces[::-1]
+    while left:
+        some = left[: -_AT_ONCE - 1 : -1]
+        written = os.writev(handle, some)
+        while left and written >= len(left[-1]):
+            written -= len(left.pop())
+        if written:
+            left[-1] = left[-1][written:]
 
 
 def _fsync(path: Path) -> None:
@@ -495,6 +508,7 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
+_AT_ONCE = 1000  # pieces that the kernel takes in one call
 _WORTH = 1 << 20  # bytes that are worth a call to the kernel
 _MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # by address, while in use
 

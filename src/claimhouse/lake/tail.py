@@ -26,7 +26,7 @@ from claimhouse.errors import LakeError, StorageGone
 from claimhouse.failpoint import hit
 from claimhouse.lake.lake import FORMAT, Lake, tail_folder
 from claimhouse.lake.owner import Owner
-from claimhouse.lake.storage import Exists, let_go
+from claimhouse.lake.storage import Bytes, Exists, let_go
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MAGIC = b"CHCUT01\n"
 _CLOSE = struct.Struct("<II8s")  # footer length, CRC-32, magic
 _FOOTER_GUESS = 64 << 10
+_LARGE = 1 << 20  # bytes of a batch that are written from where they lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +218,12 @@ class Tail:
         self.owner.check()
         return mark
 
-    def _put(self, mark: CutMark, data: pa.Buffer) -> None:
+    def _put(self, mark: CutMark, pieces: list[Bytes]) -> None:
         key = f"{self._folder}/{mark.name}"
         try:
-            self.lake.store.put_new(key, data, "tail")
+            self.lake.store.put_new(key, pieces, "tail")
         except Exists:
-            if self.lake.store.get(key) == data.to_pybytes():
+            if self.lake.store.get(key) == b"".join(pieces):
                 return
             self.owner.check()
             raise StorageGone(  # that owner is stopped at its next write; this one only looks again
@@ -328,23 +329,50 @@ def _batches(given: pa.RecordBatch | Sequence[pa.RecordBatch] | None) -> Sequenc
     return (given,) if isinstance(given, pa.RecordBatch) else given
 
 
+class _Gathered:
+    """A file of Arrow's that keeps what is written to it as it is: the buffers of a batch are not copied."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.pieces: list[Bytes] = []
+        self._size = 0
+
+    def write(self, data: Bytes) -> int:
+        self.pieces.append(data)
+        self._size += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._size
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+_Sink = pa.BufferOutputStream | _Gathered
+
+
 def _body(
     changes: Sequence[Changes], transactions: pa.RecordBatch | Sequence[pa.RecordBatch] | None
-) -> tuple[pa.BufferOutputStream, tuple[Section, ...]]:
-    """The bytes before the footer, and what lies where. Batches of one table version share a section."""
+) -> tuple[_Sink, tuple[Section, ...]]:
+    """What stands before the footer, and what lies where. Batches of one table version share a section."""
     groups: dict[tuple[str, int], list[pa.RecordBatch]] = {}
     for change in changes:
         if change.batch.num_rows:
             groups.setdefault((change.table.folder, change.table.version), []).append(change.batch)
     if found := [b for b in _batches(transactions) if b.num_rows]:
         groups["", 0] = found
-    sink = pa.BufferOutputStream()
+    # A call for each buffer costs more than to copy a small one.
+    large = any(b.get_total_buffer_size() >= _LARGE for batches in groups.values() for b in batches)
+    sink = _Gathered() if large else pa.BufferOutputStream()
     sink.write(MAGIC)
     sections = tuple(_write_section(sink, *name, batches) for name, batches in groups.items())
     return sink, sections
 
 
-def _write_section(sink: pa.BufferOutputStream, table: str, version: int, batches: list[pa.RecordBatch]) -> Section:
+def _write_section(sink: _Sink, table: str, version: int, batches: list[pa.RecordBatch]) -> Section:
     offset = sink.tell()
     with pa.ipc.new_stream(sink, batches[0].schema) as stream:
         for batch in batches:
@@ -356,13 +384,15 @@ def _write_section(sink: pa.BufferOutputStream, table: str, version: int, batche
     return Section(table, version, offset, length, rows, missing)
 
 
-def _sealed(sink: pa.BufferOutputStream, footer: dict[str, Any]) -> pa.Buffer:
-    """The whole object: body, footer, its length, the CRC of all before it, magic."""
+def _sealed(sink: _Sink, footer: dict[str, Any]) -> list[Bytes]:
+    """The whole object in pieces: body, footer, its length, the CRC of all before it, magic."""
     text = json.dumps(footer, separators=(",", ":")).encode()
-    sink.write(text)
-    sink.write(struct.pack("<I", len(text)))
-    whole = sink.getvalue()
-    return pa.py_buffer(b"".join((memoryview(whole), struct.pack("<I", zlib.crc32(whole)), MAGIC)))
+    body = sink.pieces if isinstance(sink, _Gathered) else [sink.getvalue()]
+    pieces = [*body, text + struct.pack("<I", len(text))]
+    crc = 0
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+    return [*pieces, struct.pack("<I", crc) + MAGIC]
 
 
 def _footer_length(end: bytes, key: str) -> int:
