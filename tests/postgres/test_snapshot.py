@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from claimhouse.errors import SourceError, SourceGone
 from claimhouse.postgres import catalog, snapshot
 from claimhouse.postgres.server import connect
 from claimhouse.postgres.snapshot import Moved, fence, parse_csv, read_chunks, read_keys, read_whole, storage
@@ -49,8 +50,18 @@ def test_the_fence_waits_for_a_transaction_that_was_open_before_it(postgres: Any
     other.close()
 
 
-def test_chunks_hold_every_row_once_in_values_that_csv_could_spoil(postgres: Any) -> None:
-    odd = ["", "\\N", 'a"b', "x,y", "line\nline", "cr\r\nlf", "é€😀", " lead", "NULL", None, "\t"]
+@pytest.fixture(params=["socket", "libpq"])
+def received(request: Any, monkeypatch: Any) -> str:
+    """By which way rows come: an encrypted connection has only the second."""
+    if request.param == "libpq":
+        libpq = snapshot._from_libpq
+        monkeypatch.setattr(snapshot, "_from_socket", lambda conn, statement, room: libpq(conn, statement))
+    return request.param
+
+
+def test_chunks_hold_every_row_once_in_values_that_copy_escapes(postgres: Any, received: str) -> None:
+    odd = ["", "\\N", "\\", "\\\\n", "\\.", 'a"b', "x,y", "line\nline", "cr\r\nlf", "é€😀", " lead", "NULL", None, "\t"]
+    odd += ["\b\f\v\\\n\\t", "\n\\", "dddd\td", "x" * 2650, "\x01\x7f", "\n" * 100]
     postgres.execute('CREATE TABLE "Odd ""T" (id int PRIMARY KEY, "We,ird" text)')
     with postgres.conn.cursor() as cursor:
         cursor.executemany('INSERT INTO "Odd ""T" VALUES (%s, %s)', list(enumerate(odd * 500)))
@@ -89,7 +100,7 @@ def test_a_partitioned_table_is_read_through_its_root(postgres: Any) -> None:
     assert sorted(i for (i,) in rows([c.changes for c in found], "id")) == list(range(1, 3001))
 
 
-def test_large_values_are_read_in_pieces_that_memory_holds(postgres: Any, monkeypatch: Any) -> None:
+def test_large_values_are_read_in_pieces_that_memory_holds(postgres: Any, monkeypatch: Any, received: str) -> None:
     monkeypatch.setattr(snapshot, "CHUNK_BYTES", 1 << 20)
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY, big bytea); ALTER TABLE t ALTER big SET STORAGE EXTERNAL")
     postgres.execute(
@@ -107,7 +118,53 @@ def test_large_values_are_read_in_pieces_that_memory_holds(postgres: Any, monkey
     assert rows(found, "_seq") == [(i,) for i in range(5, 25)]
 
 
-def test_a_reading_given_up_between_two_pieces_leaves_nothing_open(postgres: Any, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("size", [1, 251, 252, 255, 2546, 2809, 65530, 70_000, 1_100_000, 17_000_000])
+def test_rows_of_any_length_are_told_apart(postgres: Any, received: str, size: int) -> None:
+    """Lengths whose bytes are separators, of two and three bytes, longer than what is read at once and than a piece."""
+    count = max(3, min(300, 3_000_000 // size))
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    postgres.execute("INSERT INTO t SELECT g, repeat('x', %s + g %% 9) FROM generate_series(1, %s) g", (size, count))
+    table = described(postgres, "t")
+    with connect(postgres.dsn) as conn:
+        found = list(read_chunks(conn, table, 1, 0, filenodes=storage(conn, table.oid).filenodes))
+        conn.execute("SELECT 1")
+    held = rows([c.changes for c in found], "id", "v")
+    assert [(i, len(v), v.strip("x")) for i, v in sorted(held)] == [(g, size + g % 9, "") for g in range(1, count + 1)]
+
+
+def test_what_the_server_says_in_the_middle_of_rows_is_told_without_the_row(postgres: Any, received: str) -> None:
+    postgres.execute("CREATE VIEW v AS SELECT 100 / (90000 - g) AS x FROM generate_series(1, 90000) g")
+    statement = snapshot.sql.SQL("COPY (SELECT '', x FROM public.v) TO STDOUT")
+    with connect(postgres.dsn) as conn:
+        with pytest.raises(SourceError, match=r"^PostgreSQL refused to read a table \(22012\)"), conn.transaction():
+            list(snapshot.copy_out(conn, statement))
+        conn.execute("SELECT 1")  # it goes on
+        with pytest.raises(snapshot.Gone):
+            list(snapshot.copy_out(conn, snapshot.sql.SQL("COPY (SELECT FROM public.nothing) TO STDOUT")))
+        conn.execute("SET client_min_messages = 'debug1'")
+        notice = (
+            "COPY (SELECT '', set_config('application_name', 'b' || g, false) FROM generate_series(1, 3) g) TO STDOUT"
+        )
+        assert parse_csv(b"".join(snapshot.copy_out(conn, snapshot.sql.SQL(notice))), 1)[1].to_pylist() == [
+            "b1",
+            "b2",
+            "b3",
+        ]
+        conn.execute("SELECT 1")
+
+
+def test_a_connection_that_ends_in_the_middle_of_rows_is_worth_another_try(postgres: Any, received: str) -> None:
+    slow = "COPY (SELECT '', repeat('x', 9000), pg_sleep(0.01) FROM generate_series(1, 3000)) TO STDOUT"
+    with connect(postgres.dsn) as conn:
+        pid = conn.info.backend_pid
+        threading.Timer(0.3, lambda: postgres.execute(f"SELECT pg_terminate_backend({pid})")).start()
+        with pytest.raises(SourceGone):
+            list(snapshot.copy_out(conn, snapshot.sql.SQL(slow)))
+
+
+def test_a_reading_given_up_between_two_pieces_leaves_nothing_open(
+    postgres: Any, monkeypatch: Any, received: str
+) -> None:
     monkeypatch.setattr(snapshot, "CHUNK_BYTES", 1 << 16)
     postgres.execute(
         "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, repeat('x', 999) FROM"
@@ -159,4 +216,4 @@ def test_a_chunk_waits_until_what_it_saw_is_durable(postgres: Any) -> None:
 
 def test_an_empty_copy_is_no_row() -> None:
     assert [len(a) for a in parse_csv(b"", 2)] == [0, 0, 0]
-    assert [a.to_pylist() for a in parse_csv(b'"",\n"",""\n', 1)] == [["", ""], [None, ""]]
+    assert [a.to_pylist() for a in parse_csv(b"\t\\N\ndddd\t\n", 1)] == [["", "dddd"], [None, ""]]

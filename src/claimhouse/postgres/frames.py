@@ -64,12 +64,12 @@ def frame(kind: bytes, body: bytes) -> bytes:
     return _PREFIX.pack(kind, len(body) + 4) + body
 
 
-def size(received: bytes) -> int:
+def size(received: bytes | memoryview) -> int:
     """The size of the frame that starts here; 5 while even that cannot be told."""
     return 1 + _LENGTH(received)[0] if len(received) >= 5 else 5
 
 
-def split(received: bytes) -> tuple[list[int], int]:
+def split(received: bytes | memoryview) -> tuple[list[int], int]:
     """Where the whole frames start, and where the last of them ends."""
     starts: list[int] = []
     found = starts.append

@@ -6,12 +6,14 @@ the fence: a transaction that wrote before the slot (or the publication) existed
 before the first chunk looks. A table without a key cannot be put right by the stream, so it is read in one snapshot
 whose visible transactions do not count when they come by the stream.
 
-Rows come as COPY's CSV with every value quoted, read by Arrow into text columns and cast by the one cast per type
-that the stream uses as well.
+Rows come as COPY's text format, read by Arrow into text columns and cast by the one cast per type that the stream uses
+as well. They are taken off the socket in large gulps, or, where the connection is encrypted, from libpq one by one.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -22,19 +24,23 @@ from typing import cast as cast_type
 import numpy as np
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 from psycopg import pq, sql
 
 from claimhouse.change import Changes, section_schema
 from claimhouse.errors import SourceError, SourceGone
+from claimhouse.postgres import frames
 from claimhouse.postgres.rows import exact_map
 from claimhouse.postgres.types import cast
-from claimhouse.table import Column, Table
+from claimhouse.table import Column, Table, arrow_type
 
 CHUNK_SECONDS = 0.5  # what a chunk's transaction aims at; twice that is design.md's limit
 CHUNK_BYTES = 16 << 20
 FIRST_BLOCKS = 512
-_PIECE_BYTES = 4 << 20
+_GULP = 1 << 20  # what is taken off the socket, and parsed, at once: it stays in the processor's cache
+_READY = b"Z\0\0\0\5"
+_LEAD = 0x64646464  # four times d, in the place of a frame's length: what leads a row may be anything but a separator
 
 _NAMED = """
 SELECT c.oid::bigint FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -142,10 +148,11 @@ def read_chunks(
     seq, block = first_seq, first_block
     found = storage(conn, table.oid)
     total, step = found.blocks, max(1, FIRST_BLOCKS // found.leaves)
+    room = _Room()
     while block < total or block == first_block == 0:
         last = min(block + step, max(total, 1))
         began = time.monotonic()
-        size, held = 0, b""
+        size, held = 0, None
         with conn.transaction():
             now = _begin(conn, table)
             if now.filenodes != filenodes:
@@ -153,17 +160,16 @@ def read_chunks(
             where = sql.SQL("WHERE ctid >= {} AND ctid < {}").format(
                 sql.Literal(f"({block},0)"), sql.Literal(f"({last},0)")
             )
-            for data in _pieces(conn, select(table, now.partitioned, where)):
-                if held:
-                    changes = read_rows(held, table, copy, position, seq)
-                    seq += changes.batch.num_rows
-                    yield Chunk(changes, block, total, time.monotonic() - began)
-                held = data
-                size += len(data)
+            with closing(_pieces(conn, select(table, now.partitioned, where), room)) as pieces:
+                for data in pieces:
+                    if held is not None:
+                        yield Chunk(held, block, total, time.monotonic() - began)
+                    held = read_rows(data, table, copy, position, seq)
+                    seq += held.batch.num_rows
+                    size += len(data)
         seconds = time.monotonic() - began
-        changes = read_rows(held, table, copy, position, seq)
-        seq += changes.batch.num_rows
-        yield Chunk(changes, last, total, seconds)
+        assert held is not None
+        yield Chunk(held, last, total, seconds)
         block = last
         step = _next_step(step, seconds, size)
         pause(seconds)
@@ -219,22 +225,135 @@ def _begin(conn: psycopg.Connection, table: Table) -> Storage:
     return now
 
 
-def _pieces(conn: psycopg.Connection, statement: sql.Composable) -> Iterator[bytes]:
-    """What a COPY sends, in pieces of about CHUNK_BYTES; the last may be empty. Given up, it ends the connection."""
-    rows: list[bytes | bytearray] = []
-    size = 0
+Piece = memoryview | bytearray
+
+
+class _Room:
+    """Where rows are received: one place for a whole copy, since memory that comes anew has to be cleared first."""
+
+    def __init__(self) -> None:
+        self.make(CHUNK_BYTES + 2 * _GULP)
+
+    def make(self, size: int, held: memoryview | bytes = b"") -> None:
+        """That much room, with what has come so far."""
+        self.bytes = np.empty(size, np.uint8)
+        self.words = np.ndarray((size - 3,), np.uint32, buffer=self.bytes, strides=(1,))  # at every place
+        self.view = self.bytes.data
+        self.view[: len(held)] = held
+
+    def frames(self, begin: int, end: int) -> np.ndarray:
+        """Where whole frames start, and behind them where the last one ends; of rows alone as far as there are any.
+
+        No text holds a zero or a bare newline, so a row starts behind a newline that a `d` and a zero follow. Lengths
+        tell whether that is so; where it is not, frames are followed one by one.
+        """
+        found = np.flatnonzero(self.bytes[begin:end] == ord("\n")) + (begin + 1)
+        found = found[found + 5 <= end]
+        found = found[(self.bytes[found] == ord("d")) & (self.bytes[found + 1] == 0)]
+        if end - begin >= 5 and self.bytes[begin] == ord("d"):
+            starts = np.concatenate([[begin], found])
+            after = starts + 1 + self.words[starts + 1].byteswap().astype(np.int64)
+            if (after[:-1] == starts[1:]).all():
+                return np.append(starts, after[-1]) if after[-1] <= end else starts
+        starts, last = frames.split(self.view[begin:end])
+        return np.array([*starts, last], np.int64) + begin
+
+
+def _pieces(
+    conn: psycopg.Connection, statement: sql.Composable, room: _Room | None = None
+) -> Generator[Piece, None, None]:
+    """What `select` sends: whole rows, in pieces of about CHUNK_BYTES, each there until the next is asked for.
+
+    The last may be empty. Given up before, it ends the connection.
+    """
+    plain = not conn.pgconn.ssl_in_use and not conn.pgconn.used_gssapi
     try:
-        with closing(copy_out(conn, statement)) as sent:
-            for row in sent:
-                rows.append(row)
-                size += len(row)
-                if size >= CHUNK_BYTES:
-                    yield b"".join(rows)
-                    rows, size = [], 0
+        yield from _from_socket(conn, statement, room or _Room()) if plain else _from_libpq(conn, statement)
     except GeneratorExit:
         conn.close()  # the server still sends
         raise
-    yield b"".join(rows)
+
+
+def _from_socket(conn: psycopg.Connection, statement: sql.Composable, room: _Room) -> Iterator[Piece]:
+    """Past libpq, which is idle and stays so. A row's frame (kind and length) is made part of what leads the row."""
+    with socket.socket(fileno=os.dup(conn.pgconn.socket)) as link:
+        link.settimeout(5.0)  # to libpq it stays the socket that never blocks: Python waits
+        done = come = 0  # up to where `room` holds rows, and bytes
+        error: bytes | None = None
+        over = False
+        try:
+            link.sendall(frames.frame(b"Q", statement.as_bytes(conn) + b"\0"))
+            while not over:
+                come = _gulp(link, room.view, done, come)
+                while True:
+                    places = room.frames(done, come)
+                    rows = min(_first(room.bytes[places[:-1]] != ord("d")), _first(places >= CHUNK_BYTES))
+                    room.words[places[:rows] + 1] = _LEAD
+                    done = int(places[rows])
+                    if done >= CHUNK_BYTES:
+                        yield room.view[:done]
+                        room.view[: come - done] = room.view[done:come]
+                        done, come = 0, come - done
+                    elif rows < len(places) - 1:  # something else than a row
+                        after = int(places[rows + 1])
+                        kind = room.bytes[done]
+                        error = bytes(room.view[done + 5 : after]) if kind == ord("E") else error
+                        over = kind == ord("Z")
+                        room.view[done : come - after + done] = room.view[after:come]
+                        come -= after - done
+                    elif not rows:
+                        break
+                wanted = done + frames.size(room.view[done:come]) + _GULP
+                if wanted > len(room.view):
+                    room.make(wanted, room.view[:come])
+        except OSError as broken:
+            raise _broke(broken.strerror or "a socket error") from None
+    if error is not None:
+        raise copy_error(*frames.fields(error)[:2])
+    yield room.view[:done]
+
+
+def _gulp(link: socket.socket, view: memoryview, done: int, come: int) -> int:
+    """Receives behind what has come: until that is much, or the end of an answer; how far it goes then."""
+    while True:
+        try:
+            count = link.recv_into(view[come : done + _GULP] if come < done + _GULP else view[come:])
+        except TimeoutError:
+            if come > done:
+                return come
+            continue
+        if not count:
+            raise _broke("no answer")
+        come += count
+        if come >= done + _GULP or bytes(view[max(done, come - 6) : come - 1]) == _READY:
+            return come
+
+
+def _first(those: np.ndarray) -> int:
+    """The place of the first that is true; behind the last where none is."""
+    return int(those.argmax()) if those.any() else len(those)
+
+
+def _from_libpq(conn: psycopg.Connection, statement: sql.Composable) -> Iterator[Piece]:
+    """libpq hands out one row a message: no more is done for each than to append it."""
+    pgconn = conn.pgconn
+    result = pgconn.exec_(statement.as_bytes(conn))
+    if result.status != pq.ExecStatus.COPY_OUT:
+        raise _copy_error(result)
+    get, piece, enough = pgconn.get_copy_data, bytearray(), CHUNK_BYTES
+    size, row = get(0)
+    while size > 0:
+        piece += row
+        if len(piece) >= enough:
+            yield piece
+            piece = bytearray()
+        size, row = get(0)
+    result = pgconn.get_result()
+    while (more := pgconn.get_result()) is not None:
+        result = more if result is None or result.status == pq.ExecStatus.COMMAND_OK else result
+    if result is None or result.status != pq.ExecStatus.COMMAND_OK:
+        raise _copy_error(result)
+    yield piece
 
 
 def having_keys(table: Table, keys: Sequence[Sequence[str]]) -> sql.Composable:
@@ -261,17 +380,18 @@ def cast_to(column: Column) -> LiteralString:
     return cast_type(LiteralString, column.type)
 
 
-def read_rows(data: bytes, table: Table, copy: int, position: int, first_seq: int) -> Changes:
-    """Rows of COPY's CSV (every value quoted, NULL unquoted) as `r` changes of a copy."""
-    texts = parse_csv(data, len(table.columns))
-    rows = len(texts[0]) if texts else 0
+def read_rows(data: Piece, table: Table, copy: int, position: int, first_seq: int) -> Changes:
+    """Rows as `select` sends them, as `r` changes of a copy."""
+    texts = _parsed(data, len(table.columns))
+    rows = texts.num_rows
     values: list[pa.Array] = []
     exacts: list[tuple[str, pa.Array]] = []
-    for text, column in zip(texts[1:], table.columns, strict=True):
-        value, exact = cast(text, column)
-        values.append(value)
-        if exact is not None:
-            exacts.append((column.physical, exact))
+    for place, column in enumerate(table.columns, 1):
+        made = [cast(_unescaped(text), column) for text in texts.column(place).chunks]
+        values.append(_joined([value for value, _ in made], arrow_type(column.kind)))
+        if any(exact is not None for _, exact in made):
+            kept = [pa.nulls(len(value), pa.string()) if exact is None else exact for value, exact in made]
+            exacts.append((column.physical, pa.concat_arrays(kept)))
     schema = section_schema(table)
     now = time.time_ns() // 1000
     meta: dict[str, pa.Array] = {
@@ -289,58 +409,84 @@ def read_rows(data: bytes, table: Table, copy: int, position: int, first_seq: in
 
 
 def parse_csv(data: bytes, columns: int) -> list[pa.Array]:
-    """The text columns of COPY's CSV, the leading constant column of `select` included."""
+    """The text columns of what `select` sends, the constant one that leads them included."""
+    read = _parsed(data, columns)
+    return [_joined([_unescaped(text) for text in column.chunks], pa.string()) for column in read.columns]
+
+
+def _parsed(data: Piece | bytes, columns: int) -> pa.Table:
+    """The text columns, still with their escapes; in chunks that stay in the processor's cache."""
     names = [str(n) for n in range(columns + 1)]
-    if not data:
-        return [pa.array([], pa.string()) for _ in names]
-    read = pc_csv.read_csv(
+    if not len(data):
+        return pa.schema([(name, pa.string()) for name in names]).empty_table()
+    try:
+        return _read_csv(data, names, _GULP)
+    except pa.ArrowInvalid:  # a row is longer
+        return _read_csv(data, names, len(data) + 1)
+
+
+def _read_csv(data: Piece | bytes, names: list[str], block: int) -> pa.Table:
+    return pc_csv.read_csv(
         pa.BufferReader(data),
-        read_options=pc_csv.ReadOptions(column_names=names, block_size=max(len(data) + 1, 1 << 20)),
-        parse_options=pc_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        read_options=pc_csv.ReadOptions(column_names=names, block_size=block, use_threads=False),
+        parse_options=pc_csv.ParseOptions(
+            delimiter="\t", quote_char=False, double_quote=False, newlines_in_values=False, ignore_empty_lines=False
+        ),
         convert_options=pc_csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()),
-            null_values=[""],
+            null_values=["\\N"],
             strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
             check_utf8=False,  # the cast does, and says whose table it is
         ),
     )
-    return [read.column(n).combine_chunks() if read.num_rows else pa.array([], pa.string()) for n in names]
 
 
-def copy_out(conn: psycopg.Connection, statement: sql.Composable) -> Generator[bytes | bytearray, None, None]:
-    """The bytes of a COPY … TO STDOUT in pieces of many rows; none is split."""
-    pgconn = conn.pgconn
-    result = pgconn.exec_(statement.as_bytes(conn))
-    if result.status != pq.ExecStatus.COPY_OUT:
-        raise copy_error(result)
-    get, piece, enough = pgconn.get_copy_data, bytearray(), min(_PIECE_BYTES, CHUNK_BYTES)
-    size, row = get(0)  # libpq hands out one row a message: no more is done for each than to append it
-    while size > 0:
-        piece += row
-        if len(piece) >= enough:
-            yield piece
-            piece = bytearray()
-        size, row = get(0)
-    if piece:
-        yield piece
-    result = pgconn.get_result()
-    while (more := pgconn.get_result()) is not None:
-        result = more if result is None or result.status == pq.ExecStatus.COMMAND_OK else result
-    if result is None or result.status != pq.ExecStatus.COMMAND_OK:
-        raise copy_error(result)
+def _unescaped(text: pa.Array) -> pa.Array:
+    """Texts without COPY's escapes: a backslash before itself or a letter that stands for a control character."""
+    if not _has_backslash(text):
+        return text
+    odd = pc.fill_null(pc.match_substring(text, "\\"), False)
+    found = pc.replace_substring(text.filter(odd), "\\\\", "\0")  # PostgreSQL has no text with a zero
+    if _has_backslash(found):
+        for letter, char in _ESCAPES:
+            found = pc.replace_substring(found, letter, char)
+    return pc.replace_with_mask(text, odd, pc.replace_substring(found, "\0", "\\"))
 
 
-def copy_error(result: pq.abc.PGresult | None) -> Exception:
+_ESCAPES = (("\\n", "\n"), ("\\t", "\t"), ("\\r", "\r"), ("\\b", "\b"), ("\\f", "\f"), ("\\v", "\v"))
+
+
+def _has_backslash(text: pa.Array) -> bool:
+    data = text.buffers()[2]
+    return data is not None and bool((np.frombuffer(data, np.uint8) == ord("\\")).any())
+
+
+def _joined(arrays: list[pa.Array], kind: pa.DataType) -> pa.Array:
+    return pa.concat_arrays(arrays) if arrays else pa.nulls(0, kind)
+
+
+def copy_out(conn: psycopg.Connection, statement: sql.Composable) -> Iterator[bytes]:
+    """What `select` sends, in pieces of whole rows."""
+    return (bytes(piece) for piece in _pieces(conn, statement))
+
+
+def _copy_error(result: pq.abc.PGresult | None) -> Exception:
+    fields = (pq.DiagnosticField.SQLSTATE, pq.DiagnosticField.MESSAGE_PRIMARY)
+    return copy_error(*((result.error_field(f) or b"").decode() if result is not None else "" for f in fields))
+
+
+def copy_error(state: str, primary: str) -> Exception:
     """What PostgreSQL said, without the row it said it of (DETAIL and CONTEXT may hold values)."""
-    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode() if result is not None else ""
-    primary = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode() if result is not None else ""
     if state in {"42P01", "42703", "55000", "3F000"}:
         return Gone()
     if not state or state.startswith(("08", "57")):
-        return SourceGone(f"the connection broke while a table was read ({state or 'no answer'})")
+        return _broke(state or "no answer")
     said = "" if state[:2] in ("22", "23") else f": {primary}"  # those classes quote values of rows
     return SourceError(f"PostgreSQL refused to read a table{said} ({state})", hint="see `claimhouse doctor`")
+
+
+def _broke(reason: str) -> SourceGone:
+    return SourceGone(f"the connection broke while a table was read ({reason})")
 
 
 def wait_flushed(conn: psycopg.Connection) -> None:
@@ -367,11 +513,12 @@ def lock(conn: psycopg.Connection, table: Table) -> None:
 
 
 def select(table: Table, partitioned: bool, where: sql.Composable) -> sql.Composed:
-    """COPY … TO STDOUT of the table's columns behind a constant one, as `parse_csv` reads it."""
-    # The constant first column keeps a row of NULLs from being an empty line. Children by inheritance are tables of
-    # their own; leaves of a partitioned table are read through it, which needs no right on them.
+    """COPY … TO STDOUT of the table's columns behind an empty one, as `read_rows` and `parse_csv` read it."""
+    # The first column is no value's: what leads a row may stand there, and a row without columns is one. Children by
+    # inheritance are tables of their own; leaves of a partitioned table are read through it, which needs no right on
+    # them.
     columns = sql.SQL(", ").join([sql.SQL("''"), *(sql.Identifier(c.name) for c in table.columns)])
-    return sql.SQL("COPY (SELECT {} FROM {} {} {}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(
+    return sql.SQL("COPY (SELECT {} FROM {} {} {}) TO STDOUT").format(
         columns, sql.SQL("" if partitioned else "ONLY"), _name(table), where
     )
 
@@ -387,7 +534,7 @@ def _constant(value: object, rows: int, kind: pa.DataType) -> pa.Array:
 def _next_step(step: int, seconds: float, size: int) -> int:
     """Blocks of the next chunk: toward CHUNK_SECONDS and CHUNK_BYTES, at most doubled at a time."""
     by_time = CHUNK_SECONDS / max(seconds, 1e-3)
-    by_size = CHUNK_BYTES / max(size, 1)
+    by_size = 0.9 * CHUNK_BYTES / max(size, 1)  # more would be two pieces
     return max(1, int(step * min(2.0, by_time, by_size)))
 
 
