@@ -38,11 +38,11 @@ def snapshot(server: Embedded, folder: Path, scale: float) -> list[Figure]:
         theirs.append(rows / max(family_cpu(server) - before, 0.01))
         before = family_cpu(server)
         with (
-            _longest(dsn) as seconds,
+            _longest(dsn) as (seconds, sampler),
             capturing(dsn, str(folder / f"lake{run}"), slot=f"copy{run}", flush_interval=3600.0) as running,
         ):
             running.copied(1)
-            client, server_cpu = cpu_seconds(running.pid), family_cpu(server) - before
+            client, server_cpu = cpu_seconds(running.pid), family_cpu(server) - before - cpu_seconds(sampler)
         ours.append(rows / (client + server_cpu))
         servers.append(rows / max(server_cpu, 0.01))
         longest.append(max(seconds))
@@ -67,25 +67,27 @@ def _wide(server: Embedded, rows: int) -> str:
 
 
 @contextmanager
-def _longest(dsn: str) -> Iterator[list[float]]:
-    """Ages of our transactions on the source, in seconds, sampled meanwhile."""
+def _longest(dsn: str) -> Iterator[tuple[list[float], int]]:
+    """Ages of our transactions on the source, in seconds, sampled meanwhile, and the server's process that tells."""
     seen, stop = [0.0], threading.Event()
 
-    def sample() -> None:
-        with psycopg.connect(dsn, autocommit=True) as conn:
-            while not stop.wait(0.01):
-                row = conn.execute(
-                    "SELECT extract(epoch FROM max(clock_timestamp() - xact_start))::float8 FROM pg_stat_activity"
-                    " WHERE application_name = 'claimhouse' AND backend_type = 'client backend'"
-                    " AND state <> 'idle' AND datname = current_database()"
-                ).fetchone()
-                seen.append(row[0] or 0.0 if row else 0.0)
+    def sample(conn: psycopg.Connection) -> None:
+        while not stop.wait(0.01):
+            row = conn.execute(
+                "SELECT extract(epoch FROM max(clock_timestamp() - xact_start))::float8 FROM pg_stat_activity"
+                " WHERE application_name = 'claimhouse' AND backend_type = 'client backend'"
+                " AND state <> 'idle' AND datname = current_database()"
+            ).fetchone()
+            seen.append(row[0] or 0.0 if row else 0.0)
 
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    yield seen
-    stop.set()
-    thread.join()
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        thread = threading.Thread(target=sample, args=(conn,), daemon=True)
+        thread.start()
+        try:
+            yield seen, conn.info.backend_pid
+        finally:
+            stop.set()
+            thread.join()
 
 
 def peak_memory_mib(server: Embedded, folder: Path, scale: float) -> list[Figure]:
