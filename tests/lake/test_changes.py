@@ -182,6 +182,7 @@ def test_a_new_shape_is_added_to_the_log(folder_lake: Lake) -> None:
 
 def test_a_large_flush_is_written_in_runs_of_cuts(folder_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "_AT_ONCE", 100)
+    monkeypatch.setattr(log, "_SLICE", 500)
     writer = Writer(folder_lake, table())
     for n in range(4):
         writer.cut(changes(table(), [{"id": n * 40 + i} for i in range(40)], 10 * n + 10))
@@ -193,6 +194,7 @@ def test_a_large_flush_is_written_in_runs_of_cuts(folder_lake: Lake, monkeypatch
     assert [f.rows for f in files] == [80, 80, 301]
     found = [duckdb.sql(f"SELECT id FROM '{f.uri}'").fetchall() for f in files]
     assert [r[0] for rows in found[:2] for r in rows] == list(range(160))
+    assert sorted(r[0] for r in found[2]) == list(range(160, 461))
 
 
 @pytest.mark.case("L14")

@@ -29,6 +29,7 @@ STATS = ("_cut", "_end_lsn", "_committed_at", "_schema", "_copy", "_missing")
 WRITERS = 2  # delta-rs works outside the interpreter's lock
 _TRIES = 5
 _AT_ONCE = 100_000  # rows of one table that are joined before they are written
+_SLICE = 512 << 10  # bytes of a stream that are handed on at once
 
 
 def flush(
@@ -183,5 +184,12 @@ def _data(
     """A group's rows: in one piece, which delta-rs keeps in order, or, of one huge cut, as a stream."""
     batches = (batch for cut in cuts for batch in rows(cut))
     if len(cuts) == 1 and cuts[0].mark.parts:
-        return pa.RecordBatchReader.from_batches(schema, batches)
+        return pa.RecordBatchReader.from_batches(schema, _slices(batches))
     return pa.Table.from_batches(batches, schema).combine_chunks()
+
+
+def _slices(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The Delta writer takes a dozen batches ahead: of large ones that would be much mapped memory."""
+    for batch in batches:
+        rows = max(1, _SLICE * batch.num_rows // max(1, batch.get_total_buffer_size()))
+        yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))

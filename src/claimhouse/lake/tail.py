@@ -115,12 +115,17 @@ class Cut:
 
         Columns: META, BY_CUT, then as in `section_schema`. Raises LakeError for a damaged part.
         """
+        before: pa.Buffer | None = None
         for part in self.mark.parts:
             for section in part.sections:
                 if section.table == folder:
-                    for batch in read_section(self._part(part.name), section):
+                    buffer = self._part(part.name)
+                    for batch in read_section(buffer, section):
                         yield section.schema, self._complete(_with_end(batch, part.end_lsn))
-                    let_go(self._parts[part.name])
+                    let_go(buffer)
+                    if before is not None:
+                        let_go(before)  # who takes batches ahead went on reading in it
+                    before = buffer
         for section in self.mark.sections:
             if section.table == folder:
                 for batch in read_section(self.buffer, section):

@@ -20,7 +20,7 @@ class CaptureOptions:
     freshness: float = 0.025
     flush_interval: float = 2.0
     once: bool = False
-    spill_bytes: int = 64 << 20
+    spill_bytes: int = 32 << 20
     repair: bool = False  # where the slot's changes are lost, begin with a new slot and copy the tables anew
     generated: bool = True  # stored generated columns too, where the server can send them
 

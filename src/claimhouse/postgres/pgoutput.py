@@ -64,7 +64,7 @@ class Decoder:
         xids: ExtendsXids,
         *,
         on_message: Callable[[str, bytes, int, int], None] | None = None,
-        spill_bytes: int = 64 << 20,
+        spill_bytes: int = 32 << 20,
     ) -> None:
         self._resolve = resolve
         self._xids = xids
