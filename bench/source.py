@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -69,9 +70,11 @@ def drain_slot(server: Embedded, dsn: str, slot: str, publication: str, end: int
 
 
 @contextmanager
-def draining(server: Embedded, dsn: str, slot: str, publication: str) -> Iterator[None]:
-    """pg_recvlogical from a slot to /dev/null beside us."""
+def draining(server: Embedded, dsn: str, slot: str, publication: str, *, core: int | None = None) -> Iterator[None]:
+    """pg_recvlogical from a slot to /dev/null beside us, on a core of its own if asked."""
     with subprocess.Popen(_recvlogical(server, dsn, slot, publication), stderr=subprocess.DEVNULL) as process:
+        if core is not None:
+            os.sched_setaffinity(process.pid, {core})
         try:
             yield
         finally:

@@ -68,10 +68,11 @@ def _cpu_by_reader(conn: psycopg.Connection, reference: str) -> tuple[float, flo
 def source_impact(server: Embedded, folder: Path, scale: float) -> list[Figure]:
     """pgbench's rate and p99 with a capture, and with ten heavy queries on the lake or on PostgreSQL / alone.
 
-    Server and pgbench have one core; the capture and the queries on the lake have another.
+    Server and pgbench have one core; the capture and the queries on the lake have another. In the same rounds
+    pg_recvlogical to /dev/null in the capture's stead: what logical decoding itself takes.
     """
     dsn, location = _pgbench_database(server, 10 if scale >= 1 else 1), str(folder / "lake")
-    capture_once(dsn, location)
+    slot = capture_once(dsn, location).slot
     seconds, rounds = (15, 3) if scale >= 1 else (1, 1)
     found: dict[str, list[tuple[float, float]]] = {}
     asked: dict[str, list[int]] = {}
@@ -89,13 +90,19 @@ def source_impact(server: Embedded, folder: Path, scale: float) -> list[Figure]:
         for _ in range(rounds):
             measure("alone")
             measure_beside("queries_on_postgres", _ask_postgres, dsn, core)
+            reference = new_slot(conn)
+            with draining(server, dsn, reference, slot, core=other):
+                _until_read(conn, reference)
+                measure("recvlogical")
+            _until_free(conn, reference)
+            drop_slots(dsn, (reference,))
             with capturing(dsn, location, core=other) as running:
                 _caught_up(running, conn)
                 measure("capture")
                 _caught_up(running, conn)
                 measure_beside("queries_on_lake", _ask_lake, location, other)
     figures: list[Figure] = []
-    for name in ("capture", "queries_on_lake", "queries_on_postgres"):
+    for name in ("recvlogical", "capture", "queries_on_lake", "queries_on_postgres"):
         beside = f", {sum(asked[name])} answered in {rounds * seconds} s" if name in asked else ""
         note = f"{rounds} times {seconds} s, 4 clients" + beside
         for place, (label, unit) in enumerate((("tps", "1/s"), ("p99", "ms"))):
@@ -126,11 +133,21 @@ def _caught_up(running: Running, conn: psycopg.Connection) -> None:
     running.reach(current_lsn(conn))
 
 
+def _until_read(conn: psycopg.Connection, slot: str) -> None:
+    """Returns once somebody reads a slot."""
+    while not _is_read(conn, slot):
+        time.sleep(0.05)
+
+
 def _until_free(conn: psycopg.Connection, slot: str) -> None:
     """Returns once nobody reads a slot any more."""
-    active = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
-    while conn.execute(active, (slot,)).fetchall() == [(True,)]:
+    while _is_read(conn, slot):
         time.sleep(0.05)
+
+
+def _is_read(conn: psycopg.Connection, slot: str) -> bool:
+    active = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
+    return conn.execute(active, (slot,)).fetchall() == [(True,)]
 
 
 @contextmanager
