@@ -157,9 +157,11 @@ def test_a_connection_that_ends_in_the_middle_of_rows_is_worth_another_try(postg
     slow = "COPY (SELECT '', repeat('x', 9000), pg_sleep(0.01) FROM generate_series(1, 3000)) TO STDOUT"
     with connect(postgres.dsn) as conn:
         pid = conn.info.backend_pid
-        threading.Timer(0.3, lambda: postgres.execute(f"SELECT pg_terminate_backend({pid})")).start()
+        killer = threading.Timer(0.3, lambda: postgres.execute(f"SELECT pg_terminate_backend({pid})"))
+        killer.start()
         with pytest.raises(SourceGone):
             list(snapshot.copy_out(conn, snapshot.sql.SQL(slow)))
+        killer.join()
 
 
 def test_a_reading_given_up_between_two_pieces_leaves_nothing_open(
