@@ -410,6 +410,18 @@ def test_a_zombie_stops_for_good_when_another_owner_has_taken_over(postgres: Any
 
 
 @pytest.mark.case("L2")
+def test_a_zombie_whose_connection_breaks_does_not_claim_the_source_back(postgres: Any, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    asked = options(postgres, tmp_path)
+    with pytest.raises(Fenced), running(asked):
+        until(lambda: query(asked, "SELECT count(*) FROM t") == [(0,)])
+        claim(open_lake(asked.location), "main")
+        postgres.execute("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
+        time.sleep(1)
+    assert newest(open_lake(asked.location), "main") == 2
+
+
+@pytest.mark.case("L2")
 def test_the_rightful_owner_goes_on_from_a_cut_that_a_zombie_still_made(postgres: Any, tmp_path: Path) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY)")
     asked = options(postgres, tmp_path)

@@ -13,11 +13,13 @@ import pytest
 from tests.pipeline.test_capture import begun, once, options, query, running, until
 
 from claimhouse.change import lsn_text
-from claimhouse.errors import NotExact
+from claimhouse.errors import NotExact, SlotLost, SourceGone
 from claimhouse.lake.lake import open_lake
 from claimhouse.lake.snapshot import take
 from claimhouse.pipeline import comparing, copying
+from claimhouse.pipeline.capture import CaptureLoop
 from claimhouse.pipeline.options import CaptureOptions
+from claimhouse.postgres import ddl_trigger
 from claimhouse.postgres.server import current_lsn
 from claimhouse.query.history import history
 from claimhouse.query.names import TableName
@@ -270,3 +272,66 @@ def test_changes_made_while_a_repair_waits_come_by_the_stream(postgres: Any, tmp
         until(lambda: not take(open_lake(asked.location), "main").registry.tables["public/t"].doubtful)
     assert query(asked, "SELECT id FROM t ORDER BY id") == [(1,), (2,), (3,)]
     assert exact(postgres, asked)
+
+
+def test_a_slot_that_a_killed_repair_left_the_server_making_is_not_taken_for_the_old_one(
+    postgres: Any, tmp_path: Path
+) -> None:
+    """Found by the model (seed 310018): where such a slot begins is not known, and what it lacks was not missed."""
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    asked = options(postgres, tmp_path)
+    name = once(asked).slot
+    lose_the_slot(postgres, name)
+    with postgres.connect() as other, postgres.connect() as maker:
+        other.execute("SELECT pg_current_xact_id()")  # the slot is not made before this has ended
+        make = threading.Thread(
+            target=lambda: maker.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (name,))
+        )
+        make.start()
+        until(lambda: bool(postgres.execute("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", (name,))))
+        postgres.execute("INSERT INTO t VALUES (2)")
+        with pytest.raises(SourceGone, match="still being made"):
+            once(asked)
+        other.commit()
+        make.join()
+        maker.commit()
+    with pytest.raises(SlotLost, match="moved"):
+        once(asked)
+    once(replace(asked, repair=True))
+    assert query(asked, "SELECT id FROM t ORDER BY id") == [(1,), (2,)]
+
+
+def test_a_slot_made_anew_between_the_look_at_it_and_the_stream_is_noticed(
+    postgres: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    asked = options(postgres, tmp_path)
+    name = once(asked).slot
+    real = CaptureLoop._open_stream
+
+    def late(self: CaptureLoop) -> Any:
+        monkeypatch.setattr(CaptureLoop, "_open_stream", real)
+        lose_the_slot(postgres, name)
+        postgres.execute("INSERT INTO t VALUES (2)")
+        postgres.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (name,))
+        return real(self)
+
+    monkeypatch.setattr(CaptureLoop, "_open_stream", late)
+    with pytest.raises(SlotLost, match="moved"):
+        once(asked)
+
+
+@pytest.mark.case("S6")
+@pytest.mark.parametrize("told", [True, False], ids=["by the trigger", "by the catalog alone"])
+def test_an_identity_that_comes_back_to_what_it_was_is_a_new_shape(postgres: Any, tmp_path: Path, told: bool) -> None:
+    if told:
+        postgres.execute(ddl_trigger.install_sql())
+    postgres.execute("CREATE TABLE t (id int PRIMARY KEY, code int NOT NULL UNIQUE, v int)")
+    postgres.execute("INSERT INTO t SELECT g, g + 10, 0 FROM generate_series(1, 3) g")
+    asked = options(postgres, tmp_path)
+    once(asked)
+    for n, identity in enumerate(("USING INDEX t_code_key", "DEFAULT", "USING INDEX t_code_key", "DEFAULT"), 1):
+        postgres.execute(f"UPDATE t SET v = {n}; ALTER TABLE t REPLICA IDENTITY {identity}; UPDATE t SET v = -v")
+        once(asked)
+        assert query(asked, "SELECT DISTINCT v FROM t") == [(-n,)]
+        assert exact(postgres, asked)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import psycopg
 
 from claimhouse.change import lsn_text
-from claimhouse.errors import NotReady, SlotBusy, SlotLost, SourceLost, UsageError
+from claimhouse.errors import NotReady, SlotBusy, SlotLost, SourceGone, SourceLost, UsageError
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.registry import OPEN_END, Registry, TableState
 from claimhouse.lake.tail import CutMark
@@ -49,7 +49,7 @@ def insist_continuous(
     conn: psycopg.Connection, dsn: str, capabilities: Capabilities, registry: Registry, mark: CutMark
 ) -> None:
     """Raises SourceLost unless this source goes on from exactly where the lake's newest cut ends; SlotLost where it is
-    the same history, and only the slot's changes are gone."""
+    the same history, and only the slot's changes are gone; SourceGone while the slot is being made."""
 
     def lost(
         what: str,
@@ -87,6 +87,9 @@ def insist_continuous(
         state = "missing" if slot is None else "lost"
         gone = f"the changes from {end} to {lsn_text(here)} are gone"
         raise lost(f"slot {registry.slot} is {state}: {gone}", bridge, SlotLost)
+    if slot.confirmed_flush_lsn is None and slot.active_pid is not None:
+        # A repair was killed while the server made it: where it begins is not known before that has ended.
+        raise SourceGone(f"slot {registry.slot} is still being made by server process {slot.active_pid}")
     if (slot.confirmed_flush_lsn or 0) > mark.end_lsn:
         moved = lsn_text(slot.confirmed_flush_lsn or 0)
         raise lost(

@@ -67,14 +67,16 @@ class Capture:
             pass  # a source that cannot be reached leaves no empty lake behind
         lake = create(self.options.location, self.options.storage_options)
         insist_embedded(lake, self.options.source)
-        tries = 0
+        tries, owner = 0, None
         while True:
             cuts = self.summary.cuts
+            loop = CaptureLoop(self.options, self.summary, lake, self._on_event, stop, former=owner)
             try:
                 with explained("capturing"):
-                    CaptureLoop(self.options, self.summary, lake, self._on_event, stop).run()
+                    loop.run()
                 break
             except ClaimhouseError as error:
+                owner = loop.owner
                 if not error.retry:
                     raise
                 tries = 1 if self.summary.cuts > cuts else tries + 1
@@ -100,9 +102,16 @@ class CaptureLoop:
     decoder: Any
 
     def __init__(
-        self, options: CaptureOptions, summary: Summary, lake: Lake, emit: Event, stop: threading.Event
+        self,
+        options: CaptureOptions,
+        summary: Summary,
+        lake: Lake,
+        emit: Event,
+        stop: threading.Event,
+        former: Owner | None = None,
     ) -> None:
         self.options, self.summary, self.lake, self.emit, self.stop = options, summary, lake, emit, stop
+        self.owner = former
         self.pending = Pending()
         self.open_parts: list[Part] = []
         self.survey: tuple[int, int, Survey] | None = None  # with the positions before and after the look
@@ -123,6 +132,7 @@ class CaptureLoop:
             self.stream = self._open_stream()
             stack.callback(self.stream.close)
             # The slot is ours from here on, nobody else reads it: only now is an earlier owner replaced.
+            self._insist_unmoved()
             self.claim()
             self.decoder = Decoder(
                 self.shapes.resolve, self.xids, spill_bytes=self.options.spill_bytes, on_message=self._message
@@ -187,18 +197,21 @@ class CaptureLoop:
         return begin
 
     def claim(self) -> Owner:
-        """Becomes the source's owner. Raises SourceGone where an earlier one has just made another cut."""
-        self.owner = claim(self.lake, self.options.source)
-        self.tail = Tail(self.lake, self.options.source, self.owner)
+        """Becomes the source's owner. Raises SourceGone where an earlier one has just made another cut, Fenced where we
+        were that and another one came."""
+        if self.owner is not None:
+            self.owner.check()
+        self.owner = owner = claim(self.lake, self.options.source)
+        self.tail = Tail(self.lake, self.options.source, owner)
         if self.tail.last() != self.found:
             raise SourceGone("an earlier owner made a cut while it was replaced")
-        return self.owner
+        return owner
 
     def work(self, stack: contextlib.ExitStack, **flushing: Any) -> None:
         """Captures until stopped or caught up. `flushing` are the Flusher's `interval`, `bytes_due`, `idle_cuts`."""
         source, mark = self.options.source, self.found
         record = flushes.load(self.lake, source, mark.flush) if mark and mark.flush else None
-        self.flusher = Flusher(self.lake, source, self.owner, self.tail, record, **flushing)
+        self.flusher = Flusher(self.lake, source, self.tail.owner, self.tail, record, **flushing)
         self.cutter = Cutter(self.tail, self.shapes, self.flusher, self.stream.confirm, mark, self.begin)
         stack.callback(self.flusher.stop)
         stack.callback(self.copies.copier.stop)
@@ -209,6 +222,12 @@ class CaptureLoop:
 
     def _insist_continuous(self, capabilities: Capabilities, mark: CutMark) -> None:
         insist_continuous(self.admin, self.options.dsn, capabilities, self.registry, mark)
+
+    def _insist_unmoved(self) -> None:
+        """The server streams from where a slot was confirmed, whatever is asked: it may be another one by now."""
+        slot = publication.slot_state(self.admin, self.registry.slot)
+        if slot is None or (slot.confirmed_flush_lsn or 0) > self.begin:
+            raise SourceGone(f"slot {self.registry.slot} was made anew meanwhile")
 
     def _open_stream(self) -> Stream:
         """The stream from where the lake ends; the server may need a moment to see that an earlier reader is gone."""

@@ -122,8 +122,11 @@ class Shapes:
         state = self._by_oid.get(relation.oid)
         if state is None or state.status in ("errored", "gone"):
             return None
-        for shape in reversed(state.versions):
+        ends = [*state.since[1:], None]
+        for shape, until in reversed(list(zip(state.versions, ends, strict=True))):
             if agrees(shape, relation):
+                if until is not None and lsn > until:
+                    break  # beyond a newer one: the source went back to what the table was before
                 self._seen[state.oid] = lsn
                 return shape
         described = self._describe(relation.oid)
