@@ -132,7 +132,8 @@ def _put_row(lake: Lake, source: str, record: FlushRecord) -> None:
     for name in ("changes", "current"):
         row[name] = [(f, getattr(t, name)) for f, t in record.tables.items() if getattr(t, name) is not None]
     hit("flush.before_row")
-    delta.write(lake, FLUSHES, pa.Table.from_pylist([row], _ROW), app, record.flush, stats=("source", "flush", "cut"))
+    rows, stats = pa.Table.from_pylist([row], _ROW), ("source", "flush", "cut")
+    delta.write(lake, FLUSHES, rows, app, record.flush, stats=stats, table=table)
     hit("flush.after_row")
 
 
