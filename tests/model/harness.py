@@ -52,7 +52,7 @@ def capture_process(
     log: str,
     options: dict[str, Any],
     spill_bytes: int,
-    repair: bool,
+    repair: bool = False,
 ) -> None:
     """What the captured process runs: exit code 0 done, 3 a claimhouse error (told in the log)."""
     from claimhouse.errors import ClaimhouseError
