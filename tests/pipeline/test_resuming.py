@@ -63,7 +63,7 @@ def test_a_write_whose_answer_is_lost_is_found_and_not_made_again(
 ) -> None:
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE loose (v int)")
     asked, answers = options(postgres, tmp_path), []
-    put, append = FolderStore.put_new, delta.append
+    put, write = FolderStore.put_new, delta.write
 
     def put_unanswered(store: Any, key: str, *given: Any) -> None:
         put(store, key, *given)
@@ -71,15 +71,15 @@ def test_a_write_whose_answer_is_lost_is_found_and_not_made_again(
             answers.append(key)
             raise StorageGone(f"{key}: its answer was lost")
 
-    def append_unanswered(lake: Any, key: str, *given: Any, **more: Any) -> Any:
-        made = append(lake, key, *given, **more)
+    def write_unanswered(lake: Any, key: str, *given: Any, **more: Any) -> Any:
+        made = write(lake, key, *given, **more)
         if lost == "of a flush" and key.endswith("/t") and len(answers) == 1:
             answers.append(key)
             raise OSError("its answer was lost")
         return made
 
     monkeypatch.setattr(FolderStore, "put_new", put_unanswered)
-    monkeypatch.setattr(delta, "append", append_unanswered)
+    monkeypatch.setattr(delta, "write", write_unanswered)
     with running(asked):
         until(lambda: query(asked, "SELECT count(*) FROM t") == [(0,)])
         answers.append("")  # from now on
