@@ -110,17 +110,17 @@ def test_no_reader_sees_half_a_transaction(stack: Stack, source: psycopg.Connect
     equal(stack, source)
 
 
-@pytest.mark.case("K1")
-def test_exact_through_kills_of_spark_and_connect(stack: Stack, source: psycopg.Connection[Any]) -> None:
-    for round_ in range(2):
+@pytest.mark.case("K1", "K2")
+def test_exact_through_kills_of_spark_connect_and_the_broker(stack: Stack, source: psycopg.Connection[Any]) -> None:
+    for round_, killed in enumerate(("spark", "connect", "kafka")):
         for number in range(60):
             with source.transaction():
                 source.execute("INSERT INTO log VALUES (%s, %s)", (f"r{round_}", number))
                 source.execute("UPDATE claim SET status = %s WHERE id = %s", (f"r{round_}-{number}", 1 + number))
             if number == 20:
-                stack.process("connect" if round_ else "spark").kill()
+                stack.process(killed).kill()
             if number == 40:
-                stack.up(["connect", "spark"])
+                stack.up(["kafka", "connect", "spark"])
     equal(stack, source, within=400)
 
 
@@ -134,6 +134,25 @@ def test_an_added_column_arrives_with_its_default_for_old_rows(stack: Stack, sou
         return True
 
     until(same, within=240)
+
+
+@pytest.mark.case("S2")
+def test_a_rewrite_without_events_is_compared_and_only_what_differs_comes(
+    stack: Stack, source: psycopg.Connection[Any]
+) -> None:
+    import claimhouse
+    from claimhouse.distributed.topology import s3_options
+
+    source.execute("UPDATE claim SET status = upper(status) WHERE id > 3")
+    equal(stack, source)
+    source.execute("ALTER TABLE claim ALTER COLUMN status TYPE text USING upper(status)")
+    equal(stack, source, within=240)
+    log = "SELECT _op, count(*) AS rows FROM claim__log WHERE _op <> 'r' AND _xid IS NULL GROUP BY ALL"
+    with claimhouse.open(stack.topology.lake, options=s3_options(stack.topology, stack.secrets)) as lake:
+        (found,) = lake.sql(log).arrow().to_pylist()
+    (total,) = source.execute("SELECT count(*) FROM claim").fetchone() or (0,)
+    assert found["_op"] == "u"
+    assert 0 < found["rows"] < total / 2
 
 
 def test_a_new_table_arrives_and_says_what_debezium_loses_of_it(stack: Stack, source: psycopg.Connection[Any]) -> None:
