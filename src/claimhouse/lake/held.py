@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -83,7 +84,7 @@ def aligned(ours: list[pa.Array], theirs: list[pa.Array]) -> tuple[pa.Array, pa.
     names = [f"k{i}" for i in range(len(ours))]
     with duckdb.connect() as db:
         for name, keys in (("ours", ours), ("theirs", theirs)):
-            places = pa.array(range(len(keys[0])), pa.int64())
+            places = pa.array(np.arange(len(keys[0])))
             db.register(name, pa.Table.from_arrays([*keys, places], names=[*names, "place"]))
         match = " AND ".join(f"o.{n} = t.{n}" for n in names)
         pairs = (

@@ -19,7 +19,7 @@ from claimhouse.change import old_name
 from claimhouse.errors import ClaimhouseError, UsageError
 from claimhouse.lake import registry as registries
 from claimhouse.lake.lake import Lake
-from claimhouse.lake.registry import Registry, TableState
+from claimhouse.lake.registry import OPEN_END, Registry, TableState
 from claimhouse.lake.tail import Cut, CutMark, load
 from claimhouse.marts.model import Model, columns
 from claimhouse.query.guard import quote
@@ -101,8 +101,11 @@ class Mirror:
                 raise Stale(f"table {kept.name} was copied anew or changed its shape")
         settled = {}
         for folder, kept in self._kept.items():
-            if found := _log_rows(cuts, registry.tables[folder], kept):
-                settled[kept.name] = settle(self.connection, kept.name, kept.key, pa.concat_tables(found))
+            state = registry.tables[folder]
+            if found := _log_rows(cuts, state, kept):
+                # Where changes were lost, an insert may bring a row again that was deleted unseen.
+                sure = all(end != OPEN_END for _, end in state.inexact)
+                settled[kept.name] = settle(self.connection, kept.name, kept.key, pa.concat_tables(found), sure=sure)
         return Change(self, settled, _moment(cuts[-1].mark), _first(cuts))
 
     def _look(self, mark: CutMark) -> Registry:
@@ -146,14 +149,18 @@ class Change:
         self.mirror.moment = self.moment
 
 
-def settle(connection: duckdb.DuckDBPyConnection, name: str, key: tuple[str, ...], rows: pa.Table) -> Settled:
+def settle(
+    connection: duckdb.DuckDBPyConnection, name: str, key: tuple[str, ...], rows: pa.Table, *, sure: bool
+) -> Settled:
     """What rows in order of the log come to: `_op`, the table's columns, `_old_<key>` where an update moved the row.
+
+    `sure`: what an insert brings is not there yet.
 
     Arrow does most of it, not SQL: DuckDB plans every statement anew, which costs more than these few rows.
     """
     columns = [c for c in rows.column_names if not c.startswith("_")]
     after = rows.select(columns)
-    if set(pc.unique(rows["_op"]).to_pylist()) == {"c"}:
+    if sure and set(pc.unique(rows["_op"]).to_pylist()) == {"c"}:
         return Settled(key, after.slice(0, 0), after)
     place = pa.array(range(rows.num_rows), pa.int64())
     events = rows.select(key).append_column("_at", pc.add(pc.multiply(place, 2), 1))
@@ -238,7 +245,6 @@ def _print(state: TableState, names: Iterable[str]) -> tuple[object, ...]:
     """What of a table's state decides how its log rows are read."""
     held = {c.name: (c.physical, c.kind, c.key) for c in state.table.columns}
     copies = tuple((c.number, c.exact_from) for c in state.copies)
-    # Where changes were lost, an insert may bring a row again that was deleted unseen.
     return (state.status == "gone", state.table.identity, copies, *state.inexact, *(held.get(n) for n in names))
 
 

@@ -337,8 +337,10 @@ class CaptureLoop:
             self.pending.since = time.monotonic()
 
     def _take_steps(self) -> bool:
-        steps = self.copies.steps()
-        for state, step in steps:
+        """What the copier brought; whether a cut must tell of it."""
+        told = False
+        for state, step in self.copies.steps():
+            told = told or not step.comparison or step.whole or step.corrections is not None
             if step.error is not None:
                 self.shapes.errored(step.folder, self.cutter.position, step.error)
             elif step.anew:
@@ -353,7 +355,7 @@ class CaptureLoop:
                     self.pending.changes.append(step.changes)
                     self.pending.bytes += step.changes.batch.nbytes
                 self.copies.take(state, step)
-        return bool(steps)
+        return told
 
     def _due(self, now: float) -> bool:
         pending, cutter = self.pending, self.cutter

@@ -5,7 +5,8 @@ its rows are held against the lake's by hash, and only what differs comes into t
 that the stream has brought, so that whoever reads the log needs no rule for them. They have no transaction id.
 
 A row that the stream touches meanwhile is the stream's: it is left out here, and compared again by itself with exactly
-what one snapshot of PostgreSQL sees. So the cutter (see copies) says which rows these are.
+what one snapshot of PostgreSQL sees. Which rows these are, the cutter (see copies) can say once the stream has passed
+the last read.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -14,7 +15,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 import numpy as np
@@ -44,28 +45,31 @@ class TooMuch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """Rows that are the stream's, as PostgreSQL's text of their keys: an array per key column. Of `rekeyed` it brought
-    another key, but not all values: what these were under the former key may have been wrong."""
+    """Rows that are the stream's, as PostgreSQL's text of their keys: an array per key column. Of `lacking` it did not
+    bring all values, and what the lake takes them from may be wrong."""
 
     keys: list[pa.Array]
-    rekeyed: list[pa.Array]
+    lacking: list[pa.Array]
 
     @classmethod
     def of(cls, found: list[Touched], columns: int) -> Touched:
         none = pa.array([], pa.string())
         return cls(
             [pa.concat_arrays([none, *(f.keys[i] for f in found)]) for i in range(columns)],
-            [pa.concat_arrays([none, *(f.rekeyed[i] for f in found)]) for i in range(columns)],
+            [pa.concat_arrays([none, *(f.lacking[i] for f in found)]) for i in range(columns)],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
     """Changes that make the lake's rows those of the source, unless the stream touched them: above the position
-    `after`, or, where `sees` is given, by a transaction that this snapshot (pg_snapshot text) does not see."""
+    `after`, or, where `sees` is given, by a transaction that this snapshot (pg_snapshot text) does not see.
+
+    A cut that takes them ends behind `after`, and not before `until`: what was read is known to the stream by then."""
 
     changes: Changes
     after: int
+    until: int
     sees: str | None = None
 
     def but(self, touched: Touched) -> tuple[Corrections, list[pa.Array]]:
@@ -75,7 +79,7 @@ class Corrections:
         unique = pa.Table.from_arrays(touched.keys, names=names).group_by(names).aggregate([]).combine_chunks()
         places, _, others, _ = aligned(keys, [unique.column(n).combine_chunks() for n in names])
         batch = self.changes.batch.take(others.sort())
-        return Corrections(Changes(self.changes.table, batch), self.after, self.sees), [k.take(places) for k in keys]
+        return replace(self, changes=Changes(self.changes.table, batch)), [k.take(places) for k in keys]
 
     def placed(self, end_lsn: int, committed_at: int) -> Changes:
         """As rows of a cut that ends there; `committed_at` in microseconds."""
@@ -141,17 +145,23 @@ def differing(
     return _changed(table, pa.concat_tables(new).combine_chunks(), db.sql(wanted).to_arrow_table().combine_chunks())
 
 
-def touched_by(changes: Changes) -> Touched:
-    """The rows that streamed changes are of, before and after. Of `section_schema` only what tells that is needed."""
+def touched_by(changes: Changes, *, first: bool) -> Touched:
+    """The rows that streamed changes are of, before and after. Of `section_schema` only what tells that is needed.
+
+    Where the table was read chunk by chunk (`first`), a row can have moved away from the reading: each that lacks a
+    value is to be looked at. Later, when rows were read by their keys, only those under new ones.
+    """
     batch, table = changes.batch, changes.table
     exact = batch.column("_exact")
     news = [texts_of(batch, c) for c in table.key]
     olds = [render(batch.column(old_name(c.physical)), exact_of(exact, old_name(c.physical)), c) for c in table.key]
-    moved = pa.array(np.any([old.is_valid().to_numpy(zero_copy_only=False) for old in olds], axis=0))
-    rekeyed = pc.and_(moved, batch.column("_missing").is_valid())
+    lacking = batch.column("_missing").is_valid()
+    if not first:
+        moved = np.any([old.is_valid().to_numpy(zero_copy_only=False) for old in olds], axis=0)
+        lacking = pc.and_(lacking, pa.array(moved))
     return Touched(
         [pa.concat_arrays([new, pc.coalesce(old, new)]) for new, old in zip(news, olds, strict=True)],
-        [new.filter(rekeyed) for new in news],
+        [new.filter(lacking) for new in news],
     )
 
 
@@ -181,10 +191,11 @@ def _changed(table: Table, new: pa.Table, stale: pa.Table) -> Changes:
     schema = section_schema(table)
     theirs, ours = ([texts_of(rows, c) for c in table.key] for rows in (new, stale))
     changed, _, lacking, gone = aligned(theirs, ours)
+    # Deletes first: the lake compares keys as values, and -0 is 0.
     batches = [
+        _deletes(schema, table, stale.take(gone)),
         _batch(schema, new.take(changed), "u"),
         _batch(schema, new.take(lacking), "c"),
-        _deletes(schema, table, stale.take(gone)),
     ]
     whole = pa.concat_tables(pa.Table.from_batches([b]) for b in batches).combine_chunks()
     return Changes(table, whole.to_batches()[0] if whole.num_rows else batches[0])

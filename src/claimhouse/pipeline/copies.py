@@ -26,6 +26,8 @@ from claimhouse.postgres.rows import exact_of
 from claimhouse.postgres.server import Snapshot
 from claimhouse.postgres.types import render
 
+NOTED_BYTES = 64 << 20  # of changes beside a comparison: a table that more changes is copied anew
+
 Event = Callable[[str, dict[str, Any]], None]
 
 
@@ -44,16 +46,21 @@ class Watch:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.begun = False
         self.found: Step | None = None
-        self.left: list[pa.Array] = []  # keys of rows that the stream touched, to be compared again
+        self.left: list[pa.Array] = []  # keys of rows to be compared again
         self.corrected = 0
+        self.bytes = 0
         self._ended: list[tuple[int, Changes]] = []
         self._open: list[Changes] = []
 
     def note(self, changes: Changes, end_lsn: int | None) -> None:
         """Changes that a cut holds; of a transaction that has not ended yet where `end_lsn` is None."""
+        if not self.begun:
+            return
         keys = (name for c in changes.table.key for name in (c.physical, old_name(c.physical)))
         noted = Changes(changes.table, changes.batch.select(["_op", "_xid", "_missing", "_exact", *keys]))
+        self.bytes += noted.batch.nbytes
         if end_lsn is None:
             self._open.append(noted)
         else:
@@ -65,20 +72,26 @@ class Watch:
 
     def touched(self, corrections: Corrections) -> Touched | None:
         """The rows that are the stream's; None where it emptied or reshaped the table meanwhile."""
-        self._ended = [(lsn, noted) for lsn, noted in self._ended if lsn > corrections.after or corrections.sees]
-        found: list[Touched] = []
-        key = corrections.changes.table.key
+        self._forget(corrections)
+        table, found = corrections.changes.table, []
         for _, noted in self._ended:
+            if noted.table.key != table.key or pc.any(pc.equal(noted.batch.column("_op"), "t")).as_py():
+                return None
+            found.append(touched_by(noted, first=corrections.sees is None))
+        return Touched.of(found, len(table.key))
+
+    def _forget(self, corrections: Corrections) -> None:
+        """Lets go of what these corrections hold already: those that follow hold it as well."""
+        kept: list[tuple[int, Changes]] = []
+        for lsn, noted in self._ended:
             batch = noted.batch
             if corrections.sees is not None:
                 known = Snapshot.parse(corrections.sees).sees(batch.column("_xid").to_numpy())
                 batch = batch.filter(pa.array(~known))
-            if not batch.num_rows:
-                continue
-            if noted.table.key != key or pc.any(pc.equal(batch.column("_op"), "t")).as_py():
-                return None
-            found.append(touched_by(Changes(noted.table, batch)))
-        return Touched.of(found, len(key))
+            if batch.num_rows and (corrections.sees or lsn > corrections.after):
+                kept.append((lsn, Changes(noted.table, batch)))
+        self._ended = kept
+        self.bytes = sum(noted.batch.nbytes for noted in (*(n for _, n in kept), *self._open))
 
 
 class Copies:
@@ -193,6 +206,9 @@ class Copies:
         """Notes what a comparison tells; its corrections go into the next cut behind them."""
         if step.whole:
             self.anew(state, state.copies[-1].at)
+        elif step.begun:
+            self._watched[step.folder].begun = True
+            self.copier.answer(step.folder, [])
         elif step.corrections is not None:
             self._watched[step.folder].found = step
         else:
@@ -206,15 +222,21 @@ class Copies:
             if state.status in ("errored", "gone"):
                 self._end_watch(state)
                 continue
-            if step is None or step.corrections is None or end <= step.corrections.after:
+            if watch.bytes > NOTED_BYTES:
+                self.anew(state, state.copies[-1].at)
+                continue
+            corrections = step.corrections if step is not None else None
+            if step is None or corrections is None or end <= corrections.after or end < corrections.until:
                 continue
             watch.found = None
-            touched = watch.touched(step.corrections)
-            if touched is None or step.corrections.changes.table.version != state.table.version:
+            if corrections.changes.table.version != state.table.version:
                 self.again(state)
                 continue
-            right, left = step.corrections.but(touched)
-            left = [pa.concat_arrays(some) for some in zip(left, touched.rekeyed, strict=True)]
+            if (touched := watch.touched(corrections)) is None:
+                self.anew(state, state.copies[-1].at)  # what is emptied again and again would never be compared
+                continue
+            right, left = corrections.but(touched)
+            left = [pa.concat_arrays(some) for some in zip(left, touched.lacking, strict=True)]
             if rows := right.changes.batch.num_rows:
                 made.append(right.placed(end, committed_at or time.time_ns() // 1000))
                 watch.corrected += rows

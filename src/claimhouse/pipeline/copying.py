@@ -14,8 +14,9 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import duckdb
 import psycopg
@@ -67,8 +68,9 @@ class Step:
     """What a copy tells the cutter: rows, progress, and in the end H (`done`), an error, that it must start `anew`, or
     another P (`at`). With P and H comes the version of the table's shape that is read.
 
-    Of a comparison: its number, progress, `corrections` (to each the cutter answers, with the keys that are to be
-    compared again when they are a round's `last`), or that so much differs that the table is to be copied `whole`."""
+    Of a comparison: its number, that it begins (`begun`: changes are to be noted from here on; the cutter answers),
+    progress, `corrections` (to each the cutter answers, with the keys that are to be compared again when they are a
+    round's `last`), or that so much differs that the table is to be copied `whole`."""
 
     folder: str
     copy: int
@@ -84,6 +86,7 @@ class Step:
     version: int = 0
     comparison: int = 0
     rows: int = 0
+    begun: bool = False
     corrections: Corrections | None = None
     last: bool = False
     whole: bool = False
@@ -91,6 +94,10 @@ class Step:
     @property
     def large(self) -> bool:
         return self.changes is not None and self.changes.batch.nbytes > LARGE_BYTES
+
+
+class GivenUp(Exception):
+    """The cutter does not want a comparison any more, or the capture ends."""
 
 
 class Copier(threading.Thread):
@@ -194,9 +201,8 @@ class Copier(threading.Thread):
             return jobs
 
     def _copy(self, conn: psycopg.Connection, jobs: list[Job]) -> None:
-        snapshot.fence(conn, self._halt.is_set, lambda who: self._tell(f"waiting for {who} to end before copying"))
-        border = current_lsn(conn)
-        self._stand_behind_fence([j for j in jobs if j.copy.unread], border)
+        self._fence(conn)
+        self._stand_behind_fence(conn, [j for j in jobs if j.copy.unread and not j.comparison])
         read: list[tuple[Job, int]] = []  # and the next `_seq`
         began = time.monotonic()
         for job in [j for j in jobs if not j.comparison]:
@@ -215,8 +221,8 @@ class Copier(threading.Thread):
                     self._ended(job)
         self._fill(conn, read)
         for job in [j for j in jobs if j.comparison]:
-            with self._trying(job):
-                self._compare(conn, job, border)
+            with self._trying(job), self._connect() as own:  # a reading that is given up ends its connection
+                self._compare(own, job)
                 self._ended(job)
 
     @contextlib.contextmanager
@@ -228,6 +234,8 @@ class Copier(threading.Thread):
             # A rewrite moved the rows, or the shape is another one by now: the cutter starts it again.
             self._send(Step(job.folder, job.copy.number, anew=True, comparison=job.comparison))
             self._ended(job)
+        except GivenUp:
+            self._ended(job)
         except TooMuch:
             self._send(Step(job.folder, 0, whole=True, comparison=job.comparison))
             self._ended(job)
@@ -237,7 +245,20 @@ class Copier(threading.Thread):
             self._send(Step(job.folder, job.copy.number, error=str(error), comparison=job.comparison))
             self._ended(job)
 
-    def _stand_behind_fence(self, jobs: list[Job], border: int) -> None:
+    def _fence(self, conn: psycopg.Connection) -> None:
+        snapshot.fence(conn, self._halt.is_set, lambda who: self._tell(f"waiting for {who} to end before copying"))
+
+    def _border(self, conn: psycopg.Connection) -> int:
+        """A position that the lake holds, all commits up to which whoever reads from now on sees.
+
+        A commit is in the WAL before others see it, with synchronous standbys long before.
+        """
+        border = current_lsn(conn)
+        self._fence(conn)
+        self._wait(border)
+        return border
+
+    def _stand_behind_fence(self, conn: psycopg.Connection, jobs: list[Job]) -> None:
         """Moves P behind the fence, for copies that follow another.
 
         A transaction that was open while the publication lacked the table brought its first and last changes, not those
@@ -246,7 +267,7 @@ class Copier(threading.Thread):
         """
         if not jobs or self._halt.is_set():
             return
-        self._wait(border)  # no row of a cut stands beyond the cut's end
+        border = self._border(conn)  # no row of a cut stands beyond the cut's end
         for job in jobs:
             job.copy.at = border
             self._send(Step(job.folder, job.copy.number, at=border, version=job.table.version))
@@ -316,20 +337,21 @@ class Copier(threading.Thread):
         done = current_lsn(conn)
         self._send(Step(job.folder, job.copy.number, sees=sees, done=done, version=job.table.version))
 
-    def _compare(self, conn: psycopg.Connection, job: Job, border: int) -> None:
-        """Finds what differs, until the cutter has nothing left to compare again. Raises TooMuch, Moved, Gone.
+    def _compare(self, conn: psycopg.Connection, job: Job) -> None:
+        """Finds what differs, until the cutter has nothing left to compare again. Raises TooMuch, GivenUp, Moved, Gone.
 
-        What was read at any time behind the fence and differs from the lake at any time since `border` either differs
-        truly or was touched by the stream since.
+        What was read behind the fence and differs from the lake at any time since `border` either differs truly, or was
+        touched by the stream between `border` and a position that is taken after the last read.
         """
-        self._wait(border)
+        self._ask(job, Step(job.folder, 0, begun=True))
+        self._fence(conn)
+        border = self._border(conn)
         with comparing(self._lake) as db:
-            if self._halt.is_set():
-                return
-            view = self._view(job)
-            found = differing(db, view, job.table, self._chunks(conn, job))
+            found = self._differing(db, job, self._chunks(conn, job))
             assert found is not None
-            left = self._ask(job, Corrections(found, border), last=True)
+            left = self._ask(
+                job, Step(job.folder, 0, corrections=Corrections(found, border, current_lsn(conn)), last=True)
+            )
             for _ in range(ROUNDS):
                 if not left or not len(left[0]):
                     return
@@ -337,9 +359,9 @@ class Copier(threading.Thread):
                 for at in range(0, len(keys), COMPARED_AT_ONCE):
                     some = keys[at : at + COMPARED_AT_ONCE]
                     corrections = self._compare_keys(conn, db, job, some)
-                    left = self._ask(job, corrections, last=at + len(some) == len(keys))
-            if left and len(left[0]):
-                raise TooMuch
+                    last = at + len(some) == len(keys)
+                    left = self._ask(job, Step(job.folder, 0, corrections=corrections, last=last))
+            raise TooMuch
 
     def _compare_keys(
         self, conn: psycopg.Connection, db: duckdb.DuckDBPyConnection, job: Job, keys: list[tuple[str, ...]]
@@ -350,12 +372,20 @@ class Copier(threading.Thread):
             sees, rows = snapshot.read_keys_at_once(conn, job.table, keys, KEYS_AT_ONCE)
             border = current_lsn(conn)
             self._wait(border)
-            found = differing(db, self._view(job), job.table, rows, sees=sees, keys=asked)
+            found = self._differing(db, job, rows, sees=sees, keys=asked)
             if found is not None:
-                return Corrections(found, border, sees)
+                return Corrections(found, border, border, sees)
             if self._halt.wait(0.2):  # a fold holds what this snapshot did not see yet
-                break
+                raise GivenUp
         raise TooMuch
+
+    def _differing(
+        self, db: duckdb.DuckDBPyConnection, job: Job, rows: Iterable[Changes], **which: Any
+    ) -> Changes | None:
+        try:
+            return differing(db, self._view(job), job.table, rows, **which)
+        except duckdb.Error:  # rows too wide for its memory; files that were swept in the hours that it took
+            raise TooMuch from None
 
     def _view(self, job: Job) -> LakeSnapshot:
         """The newest view of the lake. Raises Gone where the table has another shape in it than is read."""
@@ -372,18 +402,19 @@ class Copier(threading.Thread):
             step = Step(job.folder, 0, blocks=chunk.blocks, total=chunk.total, comparison=job.comparison)
             self._send(replace(step, rows=rows))
             yield chunk.changes
-            if self._halt.is_set():
-                return
+            if self._halt.is_set() or not job.answers.empty():
+                raise GivenUp
 
-    def _ask(self, job: Job, corrections: Corrections, *, last: bool) -> Keys | None:
-        """Hands corrections over; the keys to compare again, None where that is for nothing."""
-        if self._halt.is_set():
-            return None
-        self._send(Step(job.folder, 0, corrections=corrections, last=last, comparison=job.comparison))
+    def _ask(self, job: Job, step: Step) -> Keys:
+        """Hands a step of a comparison over; the keys to compare again. Raises GivenUp."""
+        self._send(replace(step, comparison=job.comparison))
         while not self._halt.is_set():
             with contextlib.suppress(queue.Empty):
-                return job.answers.get(timeout=0.2)
-        return None
+                left = job.answers.get(timeout=0.2)
+                if left is None:
+                    break
+                return left
+        raise GivenUp
 
     def _send(self, step: Step) -> None:
         while step.large and not self._large.acquire(timeout=0.2):
