@@ -90,7 +90,10 @@ class Case:
 def change(engine: Engine, rows: Mapping[str, list[tuple[str, dict[str, Any]]]]) -> list[Any]:
     """Take rows (table -> [(op, row)]) into an engine's book as a cut would."""
     connection = engine.scorer.connection
-    settled = {t: mirror.settle(connection, t, key_of(t), log_of(connection, t, listed)) for t, listed in rows.items()}
+    settled = {
+        t: mirror.settle(connection, t, key_of(t), log_of(connection, t, listed), sure=True)
+        for t, listed in rows.items()
+    }
 
     def apply() -> None:
         for table, one in settled.items():
