@@ -12,7 +12,7 @@ from dataclasses import replace
 import psycopg
 
 from claimhouse.change import lsn_text
-from claimhouse.errors import NotReady, SlotBusy, SlotLost, SourceGone, SourceLost, UsageError
+from claimhouse.errors import NotReady, SlotBusy, SlotLost, SourceLost, UsageError
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.registry import OPEN_END, Registry, TableState
 from claimhouse.lake.tail import CutMark
@@ -87,9 +87,7 @@ def insist_continuous(
         state = "missing" if slot is None else "lost"
         gone = f"the changes from {end} to {lsn_text(here)} are gone"
         raise lost(f"slot {registry.slot} is {state}: {gone}", bridge, SlotLost)
-    if slot.confirmed_flush_lsn is None and slot.active_pid is not None:
-        # A repair was killed while the server made it: where it begins is not known before that has ended.
-        raise SourceGone(f"slot {registry.slot} is still being made by server process {slot.active_pid}")
+    publication.insist_made(registry.slot, slot)
     if (slot.confirmed_flush_lsn or 0) > mark.end_lsn:
         moved = lsn_text(slot.confirmed_flush_lsn or 0)
         raise lost(

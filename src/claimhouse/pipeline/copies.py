@@ -22,9 +22,7 @@ from claimhouse.lake.lake import Lake
 from claimhouse.lake.registry import OPEN_END, Copy, Registry, TableState
 from claimhouse.pipeline.comparing import Corrections, Touched, touched_by
 from claimhouse.pipeline.copying import Copier, Job, Missing, Step
-from claimhouse.postgres.rows import exact_of
 from claimhouse.postgres.server import Snapshot
-from claimhouse.postgres.types import render
 
 NOTED_BYTES = 64 << 20  # of changes beside a comparison: a table that more changes is copied anew
 
@@ -340,17 +338,9 @@ class Copies:
 
 def missing_keys(changes: Changes) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """(keys of rows that lack unchanged TOAST values, those of them whose key changed), as PostgreSQL's text."""
-    batch, table = changes.batch, changes.table
-    lacking = batch.filter(batch.column("_missing").is_valid())
-    if lacking.num_rows == 0 or table.identity != "key":
+    lacking = changes.batch.filter(changes.batch.column("_missing").is_valid())
+    if lacking.num_rows == 0 or changes.table.identity != "key":
         return [], []
-    exact = lacking.column("_exact")
-    texts = [render(lacking.column(c.physical), exact_of(exact, c.physical), c).to_pylist() for c in table.key]
-    keys = list(zip(*texts, strict=True))
-    moved = [False] * len(keys)
-    for column in table.key:
-        old = old_name(column.physical)
-        was = lacking.column(old).is_valid().to_pylist()
-        text = exact_of(exact, old).is_valid().to_pylist()
-        moved = [a or b or c for a, b, c in zip(moved, was, text, strict=True)]
-    return keys, [key for key, was in zip(keys, moved, strict=True) if was]
+    both = (touched_by(Changes(changes.table, lacking), first=first).lacking for first in (True, False))
+    keys, rekeyed = (list(zip(*(texts.to_pylist() for texts in found), strict=True)) for found in both)
+    return keys, rekeyed

@@ -202,7 +202,7 @@ class Copier(threading.Thread):
 
     def _copy(self, conn: psycopg.Connection, jobs: list[Job]) -> None:
         self._fence(conn)
-        self._stand_behind_fence(conn, [j for j in jobs if j.copy.unread and not j.comparison])
+        self._stand_behind_fence(conn, [j for j in jobs if j.copy.unread])
         read: list[tuple[Job, int]] = []  # and the next `_seq`
         began = time.monotonic()
         for job in [j for j in jobs if not j.comparison]:

@@ -299,12 +299,19 @@ def ensure_slot(
         raise SourceError(
             f"slot {slot} is another's: {found.plugin} of database {found.database}", hint="choose another --slot"
         )
-    if found.confirmed_flush_lsn is None and found.active_pid is not None:
-        # A run was killed while the server made it: that goes on until the transactions that it waits for have ended.
-        raise SourceGone(f"slot {slot} is still being made by server process {found.active_pid}")
+    insist_made(slot, found)
     if found.wal_status == "lost" or found.confirmed_flush_lsn is None:
         raise SourceLost(f"slot {slot} has lost its WAL", hint=f"detach it, then start anew: {_drop(slot)}")
     return found.confirmed_flush_lsn
+
+
+def insist_made(slot: str, found: SlotState) -> None:
+    """Raises SourceGone while the server still makes the slot: where it begins is not known before.
+
+    A run was killed meanwhile; the making goes on until the transactions that it waits for have ended.
+    """
+    if found.confirmed_flush_lsn is None and found.active_pid is not None:
+        raise SourceGone(f"slot {slot} is still being made by server process {found.active_pid}")
 
 
 def drop_slot(conn: psycopg.Connection[Any], slot: str) -> None:
