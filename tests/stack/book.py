@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,17 @@ class Book:
         return self.trino.catalog
 
     def copied(self) -> Run:
-        """The same over copies of the views, made now: of many views Trino plans for seconds."""
+        """The same over copies of the views: of many views Trino plans for seconds."""
+        return Trino(self.trino.url, catalog=self.catalog, schema=self.flat).run
+
+    @cached_property
+    def flat(self) -> str:
+        """The schema of the copies, which are made at the first look and stay as they are."""
         flat, views = f"{SOURCE}__flat", schema_name(SOURCE, "public")
         self.trino.run(f"CREATE SCHEMA {flat} WITH (location = '{self.lake.location}/flat')")
         for (table,) in self.trino.run(f"SHOW TABLES FROM {views}"):
             self.trino.run(f"CREATE TABLE {flat}.{table} AS SELECT * FROM {views}.{table}")
-        return Trino(self.trino.url, catalog=self.catalog, schema=flat).run
+        return flat
 
     def transactions(self) -> list[dict[str, Any]]:
         """Those of the lake, in the order of the log."""

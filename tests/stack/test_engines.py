@@ -6,6 +6,7 @@ The lake is written by the embedded runtime, on the stack's S3: a small demo boo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -104,18 +105,20 @@ def rows_of(rows: list[tuple[Any, ...]], columns: tuple[InputColumn, ...]) -> li
 
 
 def differences(name: str, ours: list[tuple[Any, ...]], engines: Mapping[str, Callable[[], Any]]) -> list[str]:
-    """What is not the same, in words."""
-    found: list[str] = []
-    for engine, ask in engines.items():
+    """What is not the same, in words. The engines are asked beside each other."""
+
+    def compared(engine: str) -> str | None:
         try:
-            theirs = ask()
+            theirs = engines[engine]()
         except Exception as error:
-            found.append(f"{name} on {engine}: {str(error)[:400]}")
-            continue
+            return f"{name} on {engine}: {str(error)[:400]}"
         if theirs != ours:
             first = next((p for p in zip(ours, theirs, strict=False) if p[0] != p[1]), "one is longer")
-            found.append(f"{name} on {engine}: {len(ours)} and {len(theirs)} rows; {first}")
-    return found
+            return f"{name} on {engine}: {len(ours)} and {len(theirs)} rows; {first}"
+        return None
+
+    with ThreadPoolExecutor(len(engines)) as pool:
+        return [wrong for wrong in pool.map(compared, engines) if wrong]
 
 
 def test_every_figure_is_the_same_on_three_engines(engines: Engines) -> None:

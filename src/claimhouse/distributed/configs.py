@@ -128,6 +128,7 @@ def trino(topology: Topology, data: Path, plugins: Path, *, bind: str = "127.0.0
                 "catalog.management": "static",
                 "task.concurrency": 2,
                 "query.max-history": 50,
+                "query.min-expire-age": "1m",  # by itself 15 minutes: plans of large views would fill the heap
             }
         ),
         "log.properties": "io.trino=WARN\norg.apache.parquet=WARN\n",

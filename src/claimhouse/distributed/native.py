@@ -7,6 +7,7 @@ they need each other, and waits until each is healthy; `down` ends what this fol
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sys
@@ -188,7 +189,7 @@ class Stack:
     def _start_trino(self) -> None:
         etc = self.folder / "etc" / "trino"
         plugins = artifacts.engine_folder("trino") / "plugins"
-        for name, text in configs.trino(self.topology, self.folder / "data" / "trino", plugins).items():
+        for name, text in configs.trino(self.topology, self.folder / "data" / "trino", plugins, heap=_heap()).items():
             file = etc / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
@@ -237,6 +238,12 @@ def _engines(names: list[str]) -> list[str]:
         "trino": ["jdk", "trino"],
     }
     return sorted({e for n in names for e in ({**needs, "spark": ["spark"]}).get(n, [])})
+
+
+def _heap() -> str:
+    """Trino's: an eighth of this machine's memory, 1 to 3 GiB. With less room it collects rather than plans."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return f"{min(max(memory >> 23, 1024), 3072)}M"
 
 
 def _listens(address: str) -> bool:

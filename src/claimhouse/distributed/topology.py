@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import secrets
 import socket
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -133,15 +135,18 @@ def environment(topology: Topology, keys: Secrets) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody uses at this moment, all different."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
+    """Ports of 127.0.0.1 that nobody uses at this moment, all different.
+
+    They stay a stack's while it is down, so they are below those that the system gives to outgoing connections.
+    """
+    found: list[int] = []
+    for port in random.sample(range(15_000, 32_000), 2_000):
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise SettingsError("no free ports between 15000 and 32000 on 127.0.0.1")
 
 
 def _write(path: Path, data: dict[str, Any], mode: int) -> None:

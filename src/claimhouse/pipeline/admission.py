@@ -121,9 +121,11 @@ class Admission:
                 hint="patterns look like claim, sales.*, !audit.*; `claimhouse doctor` lists the tables",
             )
         position = current_lsn(self._conn)
-        self.publish(described)
         if first:
+            self.publish(described)
             position = publication.ensure_slot(self._conn, self._registry.slot, waiting=self._waiting)
+        else:
+            described = self._published(described)
         return self._register_all(described, position, storage), position
 
     def renew_slot(self) -> int:
@@ -137,21 +139,24 @@ class Admission:
         return publication.ensure_slot(self._conn, name, waiting=self._waiting)
 
     def admit(self) -> list[TableState]:
-        """Tables that match and are new since the last look; their P is the position before they are published.
-
-        A table that the role may not publish is refused by name; the others go on.
-        """
+        """Tables that match and are new since the last look; their P is the position before they are published."""
         self._look_at_publication()
         described, storage = self._new()
         position = current_lsn(self._conn)
+        return self._register_all(self._published(described), position, storage)
+
+    def _published(self, fresh: list[Table]) -> list[Table]:
+        """Those of the new tables that are published now; what the role may not publish is refused by name."""
         try:
-            self.publish(described)
+            self.publish(fresh)
         except NotReady as error:
-            for table in described:
+            if len(fresh) > 1:
+                return [table for one in fresh for table in self._published([one])]
+            for table in fresh:
                 self._refuse(table.label, f"{error}; {error.hint}")
             self.publish()  # a captured table that nothing publishes any more must not go on in silence
             return []
-        return self._register_all(described, position, storage)
+        return fresh
 
     def publish(self, fresh: Sequence[Table] = ()) -> None:
         """Brings the publications in step with the tables' identities: an application must never fail to write."""
