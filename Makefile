@@ -24,7 +24,7 @@ help: ## list the targets
 demo: $(VENV)/.run ## a PostgreSQL with a claims book, captured live; DURATION=30 ends by itself
 	@$(BIN)/claimhouse demo --rate $(RATE) $(if $(DURATION),--duration $(DURATION)s)
 
-test: $(VENV)/.dev ## all embedded tests, 4 rounds of the model among them
+test: $(VENV)/.dev ## all embedded tests, 3 rounds of the model among them
 	@$(BIN)/python -m pytest -n auto --dist worksteal -m "$(EMBEDDED)" $(PYTEST)
 
 model: $(VENV)/.dev ## the model-based test for MINUTES=8, or ROUNDS=n, from SEED=n

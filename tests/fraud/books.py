@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import duckdb
@@ -83,7 +83,8 @@ class Case:
 
     def hits(self, rule: str, rules: RuleSet | None = None) -> dict[str, Hit]:
         """claim number -> hit of a rule over all claims."""
-        scorer = Scorer(self.connection, MODEL, rules or load_rules())
+        rules = rules or load_rules()
+        scorer = Scorer(self.connection, MODEL, replace(rules, rules={rule: rules.rules[rule]}))
         return {hit.number: hit for hit in scorer.run(scorer.rules[rule])}
 
 

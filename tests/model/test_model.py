@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.model.harness import Round
 
-ROUNDS = int(os.environ.get("CLAIMHOUSE_MODEL_ROUNDS", "4"))
+ROUNDS = int(os.environ.get("CLAIMHOUSE_MODEL_ROUNDS", "3"))
 FIRST = int(os.environ.get("CLAIMHOUSE_MODEL_SEED", "200000"))  # the soak draws its seeds anew
 
 

@@ -369,7 +369,7 @@ def test_readers_beside_a_writer_never_see_half_a_transaction(postgres: Any, tmp
         writer.start()
         reads, largest = 0, 0
         deadline = time.monotonic() + 40
-        while ((reads < 40 or largest < 150) and time.monotonic() < deadline) or reads < 10:
+        while ((reads < 25 or largest < 150) and time.monotonic() < deadline) or reads < 10:
             ((debit, credit, count),) = query(
                 asked,
                 "SELECT (SELECT coalesce(sum(v), 0) FROM debit), (SELECT coalesce(sum(v), 0) FROM credit),"
