@@ -22,7 +22,6 @@ from psycopg import sql
 
 from claimhouse.change import lsn_text
 from claimhouse.errors import LakeError, NotReady, SourceGone
-from claimhouse.lake.defaults import quoted
 from claimhouse.lake.held import Held, aligned
 from claimhouse.lake.lake import Lake, open_lake
 from claimhouse.lake.registry import TableState
@@ -43,6 +42,7 @@ from claimhouse.postgres.snapshot import (
     storage,
 )
 from claimhouse.postgres.types import cast, render, same_text
+from claimhouse.quoting import quote
 from claimhouse.table import Column, Table
 
 TOLD_AT_MOST = 20  # differences that a report names one by one, per table
@@ -264,7 +264,7 @@ class _Verifying:
 
     def _lake_keys(self, snapshot: LakeSnapshot, state: TableState) -> Iterator[list[pa.Array]]:
         table = state.table
-        names = ", ".join([*(quoted(c.physical) for c in table.key), "_exact"])
+        names = ", ".join([*(quote(c.physical) for c in table.key), "_exact"])
         with _held(snapshot, state, None) as held:
             for batch in held.db.sql(f"SELECT {names} FROM ({held.sql})").to_arrow_reader(50_000):
                 yield [texts_of(batch, c) for c in table.key]

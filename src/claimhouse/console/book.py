@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from claimhouse.query.guard import quote
 from claimhouse.query.names import TableName
 from claimhouse.query.session import Session
+from claimhouse.quoting import quote
 
 SCHEMA = "public"
 # the tables, and of those that other books may have too, the columns that tell

@@ -13,10 +13,10 @@ from claimhouse.console.book import SCHEMA, Book
 from claimhouse.console.page import Ask, Page
 from claimhouse.console.reader import Reading
 from claimhouse.errors import QueryError
-from claimhouse.query.guard import quote_text
 from claimhouse.query.history import Version, history
 from claimhouse.query.names import TableName
 from claimhouse.query.render import single
+from claimhouse.quoting import quote_text
 
 Row = dict[str, Any]
 OPS = {"r": "as first copied", "c": "opened", "u": "changed", "d": "deleted", "t": "deleted"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from claimhouse.console.book import Book
 from claimhouse.console.page import ROWS, Ask, Page
 from claimhouse.console.reader import Reading
-from claimhouse.query.guard import quote_text
+from claimhouse.quoting import quote_text
 
 PAGE = 50
 ORDERS = {

@@ -26,7 +26,7 @@ from claimhouse.errors import ClaimhouseError, UsageError
 from claimhouse.marts import compose
 from claimhouse.marts.figure import Figure, columns_of
 from claimhouse.marts.model import Model, shipped
-from claimhouse.query.guard import quote_text
+from claimhouse.quoting import quote_text
 
 MEASURES = {"paid": "Paid", "incurred": "Incurred", "counts": "Reported claims"}
 _CHOSEN = {"paid": "paid", "incurred": "incurred", "counts": "reported"}

@@ -16,8 +16,8 @@ from claimhouse.lake import delta
 from claimhouse.lake.lake import TRANSACTIONS, Lake
 from claimhouse.lake.snapshot import LakeSnapshot
 from claimhouse.query import guard
-from claimhouse.query.guard import quote_text
 from claimhouse.query.moment import iso
+from claimhouse.quoting import quote_text
 
 LIMIT = 2_000_000
 

@@ -19,9 +19,9 @@ import pyarrow as pa
 from claimhouse.errors import ClaimhouseError, QueryError
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.tail import cut_numbers
-from claimhouse.query.guard import quote
 from claimhouse.query.names import TableName
 from claimhouse.query.session import Session
+from claimhouse.quoting import quote
 
 
 class Busy(ClaimhouseError):

@@ -15,9 +15,9 @@ from claimhouse.console.reader import Reading
 from claimhouse.errors import ClaimhouseError
 from claimhouse.lake import deadletters
 from claimhouse.lake.flushes import TableRecord
-from claimhouse.query.guard import quote, quote_text
 from claimhouse.query.history import history
 from claimhouse.query.names import TableName
+from claimhouse.quoting import quote, quote_text
 from claimhouse.table import decode_name, encode_name
 
 PAGE = 100

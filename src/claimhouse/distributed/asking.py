@@ -32,9 +32,10 @@ from claimhouse.lake.lake import changes_key, current_key, open_lake
 from claimhouse.lake.registry import TableState
 from claimhouse.lake.snapshot import LakeSnapshot
 from claimhouse.postgres.server import connect
-from claimhouse.query.guard import quote, without_values
+from claimhouse.query.guard import without_values
 from claimhouse.query.names import Names, TableName
 from claimhouse.query.session import Session
+from claimhouse.quoting import quote
 from claimhouse.table import Column
 
 _HINT = "one SELECT, WITH or VALUES over the lake's tables; nothing is ever written by a query"

@@ -11,7 +11,7 @@ from functools import cache
 
 from claimhouse.fraud.disposition import VERDICTS
 from claimhouse.fraud.rule import RuleSet, shipped
-from claimhouse.query.guard import quote, quote_text
+from claimhouse.quoting import quote, quote_text
 
 _HOLDS = """WITH held AS (
   SELECT h.rule, h.claim_id, MAX_BY(h.claim_number, h.place) AS claim_number, MAX_BY(h.score, h.place) AS score,

@@ -22,9 +22,9 @@ from claimhouse.lake.lake import tail_events_key
 from claimhouse.lake.registry import TableState
 from claimhouse.lake.snapshot import LakeSnapshot
 from claimhouse.lake.state import eras_of
-from claimhouse.query.guard import quote, quote_text
 from claimhouse.query.moment import Position
 from claimhouse.query.past import SourcePast
+from claimhouse.quoting import quote, quote_text
 
 _NONE = pa.table({"xid": pa.array([], pa.int64()), "end_lsn": pa.array([], pa.int64()), "at": pa.array([], pa.int64())})
 

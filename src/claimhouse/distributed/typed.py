@@ -7,7 +7,7 @@ back. What a type cannot hold shows as the lake's stand-in: the first or last mo
 from __future__ import annotations
 
 from claimhouse.distributed.values import HEX
-from claimhouse.query.guard import quote_text
+from claimhouse.quoting import quote_text
 
 _KINDS = {
     "bool": "boolean",

@@ -21,9 +21,9 @@ from claimhouse.distributed.typed import default_sql, trino_type, typed_sql
 from claimhouse.lake.flushes import TableRecord
 from claimhouse.lake.registry import Copy, TableState
 from claimhouse.lake.state import may_be_missing, seen
-from claimhouse.query.guard import quote as _q
-from claimhouse.query.guard import quote_text as _l
 from claimhouse.query.moment import Position
+from claimhouse.quoting import quote as _q
+from claimhouse.quoting import quote_text as _l
 from claimhouse.table import Column, Table
 
 SHOWN_LATER = frozenset((600, 1186, 1266, 1560, 1562))  # point, interval, timetz, bit, varbit

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from claimhouse.quoting import quote, quote_text
 from claimhouse.table import Column, Table, arrow_type
 
 _TYPES = {
@@ -46,22 +47,13 @@ def duck_type(kind: str) -> str:
     return sql_type(arrow_type(kind))
 
 
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def text_literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def literal(text: str | None, kind: str) -> tuple[str, str | None]:
     """(SQL literal, exact text or None) of PostgreSQL's text for a value of a kind."""
     kind_sql = duck_type(kind)
     if text is None:
         return f"CAST(NULL AS {kind_sql})", None
     if kind == "bytes":
-        return f"from_hex({text_literal(text.removeprefix(chr(92) + 'x'))})", None
+        return f"from_hex({quote_text(text.removeprefix(chr(92) + 'x'))})", None
     if kind in _MOMENTS and not _PLAIN_MOMENT.match(text):
         early = text.startswith("-") or text.endswith("BC")
         return f"CAST('{'0001-01-01' if early else '9999-12-31 23:59:59.999999'}' AS {kind_sql})", text
@@ -69,7 +61,7 @@ def literal(text: str | None, kind: str) -> tuple[str, str | None]:
         return f"CAST(NULL AS {kind_sql})", text
     if kind.startswith("list<"):
         return _list_literal(text, kind[5:-1], kind_sql)
-    return f"CAST({text_literal(text)} AS {kind_sql})", None
+    return f"CAST({quote_text(text)} AS {kind_sql})", None
 
 
 def _list_literal(text: str, element: str, kind_sql: str) -> tuple[str, str | None]:
@@ -95,7 +87,7 @@ def _item(found: re.Match[str]) -> str | None:
 def filled(column: Column, row: str = "", name: str = "") -> str:
     """A column's value as its table shows it; `row`: the relation's alias, `name`: another column that keeps it."""
     at = f"{row}." if row else ""
-    value = f"{at}{quoted(name or column.physical)}"
+    value = f"{at}{quote(name or column.physical)}"
     if column.missing is None or column.since <= 1:
         return value
     return f"CASE WHEN {at}_schema < {column.since} THEN {literal(column.missing, column.kind)[0]} ELSE {value} END"
@@ -108,7 +100,7 @@ def filled_exact(table: Table, row: str = "") -> str:
     for column in table.columns:
         exact = literal(column.missing, column.kind)[1] if column.missing is not None else None
         if exact is not None and column.since > 1:
-            added.append((column, f"{at}_schema < {column.since}", text_literal(exact)))
+            added.append((column, f"{at}_schema < {column.since}", quote_text(exact)))
     return with_exact(f"{at}_exact", added)
 
 
@@ -117,7 +109,7 @@ def with_exact(exact: str, added: Sequence[tuple[Column, str, str]]) -> str:
     if not added:
         return exact
     entries = ", ".join(
-        f"{{'k': {text_literal(column.physical)}, 'v': CASE WHEN {condition} THEN {text} END}}"
+        f"{{'k': {quote_text(column.physical)}, 'v': CASE WHEN {condition} THEN {text} END}}"
         for column, condition, text in added
     )
     # No column is called as the lambda's parameter is: it would be taken for the column.

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 
 from claimhouse.errors import LakeError
 from claimhouse.lake import delta
-from claimhouse.lake.defaults import quoted, text_literal
 from claimhouse.lake.lake import TRANSACTIONS
 from claimhouse.lake.registry import TableState
 from claimhouse.lake.relation import files_sql
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of
 from claimhouse.lake.state import may_be_exact, seen, state_sql
+from claimhouse.quoting import quote, quote_text
 from claimhouse.table import Column
 
 
@@ -56,10 +56,10 @@ class Held:
         files = delta.files(self.snapshot.lake, TRANSACTIONS, record.transactions)
         if not files:
             return False
-        listed = ", ".join(text_literal(f.uri) for f in files)
+        listed = ", ".join(quote_text(f.uri) for f in files)
         found = self.db.execute(
             f"SELECT 1 FROM (SELECT xid AS _xid FROM read_parquet([{listed}])"
-            f" WHERE source = {text_literal(self.snapshot.source)} AND cut <= {self._after})"
+            f" WHERE source = {quote_text(self.snapshot.source)} AND cut <= {self._after})"
             f" WHERE NOT {seen(self.sees)} LIMIT 1"
         ).fetchall()
         return bool(found)
@@ -68,9 +68,9 @@ class Held:
         """A SELECT of those rows of `sql` whose key is among `wanted`: k0, k1, … and x0, …, their parts of `_exact`."""
         match: list[str] = []
         for i, column in enumerate(key):
-            match.append(f"s.{quoted(column.physical)} IS NOT DISTINCT FROM w.k{i}")
+            match.append(f"s.{quote(column.physical)} IS NOT DISTINCT FROM w.k{i}")
             if may_be_exact(column.kind):
-                exact = f"coalesce(s._exact[{text_literal(column.physical)}], '')"
+                exact = f"coalesce(s._exact[{quote_text(column.physical)}], '')"
                 match.append(f"{exact} = coalesce(w.x{i}, '')")
         self.db.register("wanted", wanted)
         return f"SELECT s.* FROM ({self.sql}) s SEMI JOIN wanted w ON {' AND '.join(match)}"

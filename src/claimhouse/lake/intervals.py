@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from claimhouse.change import BY_CUT, META
-from claimhouse.lake.defaults import filled, filled_exact, quoted, text_literal, with_exact
+from claimhouse.lake.defaults import filled, filled_exact, with_exact
 from claimhouse.lake.registry import Copy, TableState
 from claimhouse.lake.state import (
     ORDER,
@@ -28,6 +28,7 @@ from claimhouse.lake.state import (
     seen,
     state_sql,
 )
+from claimhouse.quoting import quote, quote_text
 from claimhouse.table import Column, Table
 
 _LOG = tuple(f.name for f in (*META, *BY_CUT))
@@ -94,7 +95,7 @@ def intervals_sql(
     """
     writer = _Writer(state, shape, reigns(state, shape, lsn), log)
     last = writer.versions(missing and any(map(may_be_missing, shape.columns)))
-    listed = ", ".join(f"{expression} AS {quoted(name)}" for expression, name in columns)
+    listed = ", ".join(f"{expression} AS {quote(name)}" for expression, name in columns)
     return f"WITH RECURSIVE {', '.join(writer.ctes)} SELECT {listed} FROM ({_timed(writer.reigns, last, times)}) v"
 
 
@@ -176,7 +177,7 @@ class _Writer:
         stream = f"SELECT * FROM {self.log} WHERE {' AND '.join(where)}"
         keys = [f"{sql} AS {k}" for k, sql in zip(self.keys, self.new, strict=True)]
         keys += [f"{sql} AS {k}_old" for k, sql in zip(self.keys, self.old, strict=True)]
-        values = [f"{filled(c, 'r')} AS {quoted(c.physical)}" for c in self.shape.columns]
+        values = [f"{filled(c, 'r')} AS {quote(c.physical)}" for c in self.shape.columns]
         meta = [f"{filled_exact(self.shape, 'r')} AS _exact" if m == "_exact" else f"r.{m}" for m in _LOG]
         first = f"(r._cut::HUGEINT * {_SEQ} + r._seq) - {_EARLY}::HUGEINT"  # read twice, the last read counts
         streamed = _placed("r._incarnation", "r._end_lsn")
@@ -238,8 +239,8 @@ class _Writer:
 
     def _values(self) -> list[str]:
         """What makes a version another one: its values, and what of them stands elsewhere."""
-        found = [quoted(c.physical) for c in self.shape.columns]
-        found += [f"_exact[{text_literal(c.physical)}]" for c in self.shape.columns if may_be_exact(c.kind)]
+        found = [quote(c.physical) for c in self.shape.columns]
+        found += [f"_exact[{quote_text(c.physical)}]" for c in self.shape.columns if may_be_exact(c.kind)]
         return [*found, "_missing"]
 
     # --- unchanged TOAST values
@@ -324,9 +325,9 @@ class _Writer:
         replaced, left = [], []
         for i, column in enumerate(wanted):
             both = f"coalesce(v._last{i}, CASE WHEN {late} THEN f._held{i} END)"
-            needs, name = lacks("v._missing", column), quoted(column.physical)
+            needs, name = lacks("v._missing", column), quote(column.physical)
             replaced.append(f"CASE WHEN {needs} THEN ({both}).v ELSE v.{name} END AS {name}")
-            left.append(f"CASE WHEN {both} IS NULL AND {needs} THEN {text_literal(column.physical)} END")
+            left.append(f"CASE WHEN {both} IS NULL AND {needs} THEN {quote_text(column.physical)} END")
             if may_be_exact(column.kind):
                 exact.append((column, f"({both}).x IS NOT NULL AND {needs}", f"({both}).x"))
         missing = f"nullif(concat_ws(',', {', '.join(left)}), '')"
@@ -349,4 +350,4 @@ def _placed(incarnation: str, lsn: str) -> str:
 def _valued(column: Column, row: str = "") -> str:
     """A value with its exact text as one, so that NULL is a value too."""
     at = f"{row}." if row else ""
-    return f"{{'v': {at}{quoted(column.physical)}, 'x': {at}_exact[{text_literal(column.physical)}]}}"
+    return f"{{'v': {at}{quote(column.physical)}, 'x': {at}_exact[{quote_text(column.physical)}]}}"

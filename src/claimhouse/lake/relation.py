@@ -11,22 +11,23 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from claimhouse.lake.defaults import quoted, sql_type, text_literal
+from claimhouse.lake.defaults import sql_type
 from claimhouse.lake.lake import Lake
+from claimhouse.quoting import quote, quote_text
 
 
 def empty_sql(schema: pa.Schema) -> str:
     """A SELECT without rows that has the schema's columns."""
-    columns = ", ".join(f"CAST(NULL AS {sql_type(f.type)}) AS {quoted(f.name)}" for f in schema)
+    columns = ", ".join(f"CAST(NULL AS {sql_type(f.type)}) AS {quote(f.name)}" for f in schema)
     return f"SELECT {columns} WHERE false"
 
 
 def files_sql(uris: Sequence[str], schema: pa.Schema, where: str = "true") -> str:
     """A SELECT of the schema's columns from Parquet files, or without rows."""
-    names = ", ".join(quoted(name) for name in schema.names)
+    names = ", ".join(quote(name) for name in schema.names)
     if not uris:
         return empty_sql(schema)
-    files = ", ".join(text_literal(uri) for uri in uris)
+    files = ", ".join(quote_text(uri) for uri in uris)
     read = f"SELECT * FROM read_parquet([{files}], union_by_name = true) WHERE {where}"
     return f"SELECT {names} FROM ({empty_sql(schema)} UNION ALL BY NAME {read})"
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from claimhouse.change import BY_CUT, META, old_name
-from claimhouse.lake.defaults import filled, filled_exact, quoted, text_literal, with_exact
+from claimhouse.lake.defaults import filled, filled_exact, with_exact
 from claimhouse.lake.registry import Copy, TableState
 from claimhouse.lake.relation import empty_sql
+from claimhouse.quoting import quote, quote_text
 from claimhouse.table import Column, Table, arrow_type
 
 OUTPUT = tuple(f.name for f in (*META, *BY_CUT))
@@ -123,7 +124,7 @@ def _extra(shape: Table, later: list[Table]) -> list[str]:
 def _final(shape: Table) -> str:
     meta = {"_schema": f"CAST({shape.version} AS INTEGER)", "_exact": filled_exact(shape, "g")}
     columns = [f"{meta.get(name, 'g.' + name)} AS {name}" for name in OUTPUT]
-    columns += [f"{filled(c, 'g')} AS {quoted(c.physical)}" for c in shape.columns]
+    columns += [f"{filled(c, 'g')} AS {quote(c.physical)}" for c in shape.columns]
     return ", ".join(columns)
 
 
@@ -140,12 +141,12 @@ class KeyPart:
     def new(self, row: str) -> Iterator[str]:
         yield filled(self.column, row)
         if self.exact:
-            yield f"coalesce({row}._exact[{text_literal(self.column.physical)}], '')"
+            yield f"coalesce({row}._exact[{quote_text(self.column.physical)}], '')"
 
     def old(self, row: str, whole: bool) -> Iterator[str]:
         """Before an update; `whole`: `_old_` columns are always there (identity 'full')."""
         name = old_name(self.column.physical)
-        value, text = f"{row}.{quoted(name)}", f"{row}._exact[{text_literal(name)}]"
+        value, text = f"{row}.{quote(name)}", f"{row}._exact[{quote_text(name)}]"
         new, *new_text = self.new(row)
         if whole:
             yield filled(self.column, row, name)
@@ -176,7 +177,7 @@ class _Writer:
         self._add(f"rows{n}", self.stream(era if several else None, [*have, *olds]), "MATERIALIZED")
         cleared = f"SELECT max(_ord) FROM rows{n} WHERE _op = 't'"
         self._add(f"kept{n}", f"SELECT * FROM rows{n} WHERE _op <> 't' AND _ord > coalesce(({cleared}), -1)")
-        plain = ", ".join(f"r.{quoted(c)}" for c in have)
+        plain = ", ".join(f"r.{quote(c)}" for c in have)
         source = f"{ground} r" if ground else f"{self.log} r WHERE _op = 'r' AND _copy = {self.copy.number}"
         self._add(f"all{n}", f"SELECT {plain} FROM {source}", "NOT MATERIALIZED")
         untouched = f"SELECT r.* FROM all{n} r WHERE NOT EXISTS (SELECT 1 FROM rows{n} WHERE _op = 't')"
@@ -206,7 +207,7 @@ class _Writer:
             where.append(f"(_xid IS NULL OR {seen(self.seen_by)})")  # corrections are of what everybody sees
         if era is not None:
             where.append(f"_schema BETWEEN {era[0].version} AND {era[-1].version}")
-        names = ", ".join(map(quoted, columns))
+        names = ", ".join(map(quote, columns))
         return f"SELECT {names}, {ORDER} AS _ord FROM {self.log} WHERE {' AND '.join(where)}"
 
     # --- rows with a key
@@ -265,7 +266,7 @@ class _Writer:
         wanted = [c for c in self.shape.columns if may_be_missing(c)]
         self._history(n, new, keys, ground, wanted)
         values = ", ".join(
-            f"arg_min({{'v': {filled(c, 'h')}, 'x': h._exact[{text_literal(c.physical)}]}}, h._rank)"
+            f"arg_min({{'v': {filled(c, 'h')}, 'x': h._exact[{quote_text(c.physical)}]}}, h._rank)"
             f" FILTER (NOT {lacks('h._missing', c)}) AS v{i}"
             for i, c in enumerate(wanted)
         )
@@ -273,7 +274,7 @@ class _Writer:
         changed = {c.physical: _value(c, i) for i, c in enumerate(wanted)}
         changed["_missing"] = _still_missing(wanted)
         changed["_exact"] = _with_exact(wanted)
-        columns = ", ".join(f"{changed[c]} AS {quoted(c)}" if c in changed else item for c, item in _split(plain))
+        columns = ", ".join(f"{changed[c]} AS {quote(c)}" if c in changed else item for c, item in _split(plain))
         return f"SELECT {columns} FROM live{n} r LEFT JOIN found{n} f ON r._ord = f._target"
 
     def _history(self, n: str, new: list[str], keys: list[str], ground: str, wanted: list[Column]) -> None:
@@ -284,7 +285,7 @@ class _Writer:
         have met other rows.
         """
         k, ok = ", ".join(keys), ", ".join(f"{key}_old" for key in keys)
-        columns = ", ".join(quoted(name) for name in ("_schema", "_missing", "_exact", *_physical(wanted)))
+        columns = ", ".join(quote(name) for name in ("_schema", "_missing", "_exact", *_physical(wanted)))
         self._add(f"needy{n}", f"SELECT {k}, _ord FROM live{n} WHERE _missing IS NOT NULL", "MATERIALIZED")
         self._add(
             f"kin{n}",
@@ -386,17 +387,17 @@ def _physical(columns: list[Column]) -> list[str]:
 
 def lacks(text: str, column: Column) -> str:
     """Whether a `_missing` text names a column."""
-    return f"coalesce(contains(',' || {text} || ',', {text_literal(',' + column.physical + ',')}), false)"
+    return f"coalesce(contains(',' || {text} || ',', {quote_text(',' + column.physical + ',')}), false)"
 
 
 def _value(column: Column, place: int) -> str:
-    name = quoted(column.physical)
+    name = quote(column.physical)
     return f"CASE WHEN {lacks('r._missing', column)} THEN f.v{place}.v ELSE r.{name} END"
 
 
 def _still_missing(wanted: list[Column]) -> str:
     left = ", ".join(
-        f"CASE WHEN f.v{i} IS NULL AND {lacks('r._missing', c)} THEN {text_literal(c.physical)} END"
+        f"CASE WHEN f.v{i} IS NULL AND {lacks('r._missing', c)} THEN {quote_text(c.physical)} END"
         for i, c in enumerate(wanted)
     )
     return f"nullif(concat_ws(',', {left}), '')"

@@ -22,8 +22,8 @@ from claimhouse.lake.lake import Lake
 from claimhouse.lake.registry import OPEN_END, Registry, TableState
 from claimhouse.lake.tail import Cut, CutMark, load
 from claimhouse.marts.model import Model, columns
-from claimhouse.query.guard import quote
 from claimhouse.query.session import Session
+from claimhouse.quoting import quote
 from claimhouse.table import Table
 
 ANEW = 3600.0  # seconds after which a mirror is made anew, so that memory of deleted rows is given back

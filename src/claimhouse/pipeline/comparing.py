@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from claimhouse.change import Changes, old_name, section_schema
-from claimhouse.lake.defaults import duck_type, quoted, text_literal
+from claimhouse.lake.defaults import duck_type
 from claimhouse.lake.held import Held, aligned
 from claimhouse.lake.lake import Lake
 from claimhouse.lake.relation import engine
@@ -31,6 +31,7 @@ from claimhouse.lake.snapshot import LakeSnapshot
 from claimhouse.lake.state import may_be_exact
 from claimhouse.postgres.rows import exact_map, exact_of
 from claimhouse.postgres.types import cast, render
+from claimhouse.quoting import quote, quote_text
 from claimhouse.table import Column, Table
 
 DIFFERING_BYTES = 64 << 20  # more that differs is copied anew, table and all
@@ -140,7 +141,7 @@ def differing(
     ((stale,),) = db.execute("SELECT count(*) FROM stale").fetchall()
     if stale > GONE_ROWS:
         raise TooMuch
-    names = ", ".join([*(quoted(c.physical) for c in table.key), "_exact"])
+    names = ", ".join([*(quote(c.physical) for c in table.key), "_exact"])
     wanted = f"SELECT {names} FROM (SELECT *, {hashes} FROM ({lakes}) r) SEMI JOIN stale USING (_kh, _rh)"
     return _changed(table, pa.concat_tables(new).combine_chunks(), db.sql(wanted).to_arrow_table().combine_chunks())
 
@@ -227,13 +228,13 @@ def _hashes(table: Table) -> str:
 
 
 def _words(column: Column) -> Iterator[str]:
-    value = f"CAST(r.{quoted(column.physical)} AS {duck_type(column.kind)})"
+    value = f"CAST(r.{quote(column.physical)} AS {duck_type(column.kind)})"
     # As numbers -0 is 0, and all NaN are one.
     yield f"CAST({value} AS VARCHAR)" if "float" in column.kind else value
     if column.kind.startswith("list<"):  # an empty list is hashed as NULL is
         yield f"len({value})"
     if may_be_exact(column.kind):
-        yield f"r._exact[{text_literal(column.physical)}]"
+        yield f"r._exact[{quote_text(column.physical)}]"
 
 
 def _flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:

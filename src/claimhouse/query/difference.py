@@ -16,9 +16,9 @@ import duckdb
 from claimhouse.errors import QueryError
 from claimhouse.lake.state import may_be_exact
 from claimhouse.query import render
-from claimhouse.query.guard import quote, quote_text
 from claimhouse.query.names import TableName, free_name
 from claimhouse.query.session import Session
+from claimhouse.quoting import quote, quote_text
 from claimhouse.table import Column
 
 Values = dict[str, str | None]

@@ -15,9 +15,10 @@ import duckdb
 from claimhouse.lake.defaults import duck_type
 from claimhouse.lake.lake import Lake
 from claimhouse.query import guard
-from claimhouse.query.guard import Path, quote
+from claimhouse.query.guard import Path
 from claimhouse.query.versions import HistoryView, LogView
 from claimhouse.query.views import NO_COLUMNS, View
+from claimhouse.quoting import quote
 from claimhouse.table import Table
 
 Shown = View | HistoryView | LogView

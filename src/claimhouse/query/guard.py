@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 
 from claimhouse.errors import QueryError
+from claimhouse.quoting import quote_text
 
 Path = tuple[str, ...]
 
@@ -193,16 +194,6 @@ def lock(connection: duckdb.DuckDBPyConnection, files: Iterable[str]) -> None:
     connection.execute(
         f"SET allowed_paths = [{listed}]; SET enable_external_access = false; SET lock_configuration = true"
     )
-
-
-def quote(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def quote_text(text: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def query_error(error: Exception, text: str, names: Collection[str] = ()) -> QueryError:

@@ -14,9 +14,9 @@ import duckdb
 import pyarrow as pa
 
 from claimhouse.lake.lake import Lake, open_lake
-from claimhouse.query.guard import quote
 from claimhouse.query.names import Path, written
 from claimhouse.query.session import Answer, Session
+from claimhouse.quoting import quote
 
 if TYPE_CHECKING:
     import pandas

@@ -20,10 +20,10 @@ from claimhouse.errors import QueryError, UsageError
 from claimhouse.lake.defaults import filled, filled_exact, literal
 from claimhouse.lake.registry import Copy, TableState
 from claimhouse.lake.state import may_be_exact
-from claimhouse.query.guard import quote, quote_text
 from claimhouse.query.names import HISTORY, LOG, TableName
 from claimhouse.query.session import Session
 from claimhouse.query.versions import blurred
+from claimhouse.quoting import quote, quote_text
 from claimhouse.table import Column, Table
 
 LIVES = 50  # how many key changes are followed back

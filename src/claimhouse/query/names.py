@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import duckdb
 
 from claimhouse.errors import QueryError
-from claimhouse.query.guard import Path, looks_like_file, quote
+from claimhouse.query.guard import Path, looks_like_file
+from claimhouse.quoting import quote
 
 HISTORY, LOG = "__history", "__log"
 EXACT = "exact"  # no name in SQL means it

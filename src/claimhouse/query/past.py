@@ -15,8 +15,8 @@ from claimhouse.lake import delta
 from claimhouse.lake.lake import TRANSACTIONS
 from claimhouse.lake.snapshot import LakeSnapshot
 from claimhouse.lake.tail import read_mark
-from claimhouse.query.guard import quote_text
 from claimhouse.query.moment import Position
+from claimhouse.quoting import quote_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from claimhouse.lake.registry import Copy, TableState
 from claimhouse.lake.relation import files_sql
 from claimhouse.lake.snapshot import schema_of
 from claimhouse.lake.state import may_be_exact, state_sql
-from claimhouse.query.guard import quote
 from claimhouse.query.names import TableName
 from claimhouse.query.session import Session
+from claimhouse.quoting import quote
 from claimhouse.table import Table, encode_name
 
 _OPEN_OPTIONS = ("AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP")  # no secret is ever printed

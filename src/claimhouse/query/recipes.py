@@ -14,10 +14,10 @@ from collections.abc import Callable
 from claimhouse.change import lsn_text, old_name
 from claimhouse.errors import UsageError
 from claimhouse.lake.lake import Lake
-from claimhouse.query.guard import quote
 from claimhouse.query.names import Path
 from claimhouse.query.reading import Reading, overlay, reading, whole
 from claimhouse.query.session import Session
+from claimhouse.quoting import quote
 from claimhouse.table import encode_name
 
 

@@ -27,12 +27,13 @@ from claimhouse.lake.snapshot import LakeSnapshot, schema_of, take
 from claimhouse.lake.tail import cut_numbers
 from claimhouse.query import guard
 from claimhouse.query.engine import Engine, Shown
-from claimhouse.query.guard import Statement, quote
+from claimhouse.query.guard import Statement
 from claimhouse.query.moment import AtTime, Past, Position, iso, parse_for, resolve
 from claimhouse.query.names import EXACT, HISTORY, LOG, Names, Path, Relation, TableName
 from claimhouse.query.past import SourcePast
 from claimhouse.query.versions import HistoryView, LogView
 from claimhouse.query.views import ExactView, View
+from claimhouse.quoting import quote
 
 BATCH_ROWS = 10_000
 ENGINES = 8  # how many sets of tables a session keeps ready

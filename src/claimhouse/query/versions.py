@@ -17,7 +17,6 @@ import duckdb
 from claimhouse.change import BY_CUT, META, lsn_text, old_name
 from claimhouse.errors import QueryError
 from claimhouse.lake import delta
-from claimhouse.lake.defaults import quoted
 from claimhouse.lake.intervals import intervals_sql, reigns
 from claimhouse.lake.lake import TRANSACTIONS
 from claimhouse.lake.registry import TableState
@@ -26,6 +25,7 @@ from claimhouse.lake.snapshot import LakeSnapshot, schema_of
 from claimhouse.query.moment import Position
 from claimhouse.query.names import LOG, free_name
 from claimhouse.query.past import transactions_sql
+from claimhouse.quoting import quote
 from claimhouse.table import Table
 
 # name, the expression over the versions' relation
@@ -82,11 +82,11 @@ class LogView(_Rows):
     """A table's change log, its columns under the source's names at the moment; values that did not come are NULL."""
 
     def sql(self, connection: duckdb.DuckDBPyConnection, name: str) -> str:
-        columns = [(quoted(c.physical), c.name) for c in self.shape.columns]
-        columns += [(quoted(old_name(c.physical)), old_name(c.name)) for c in self.shape.key]
+        columns = [(quote(c.physical), c.name) for c in self.shape.columns]
+        columns += [(quote(old_name(c.physical)), old_name(c.name)) for c in self.shape.key]
         ours = [(f.name, f.name) for f in (*META, *BY_CUT)]
         named = _named(self.shape, columns, ours)
-        listed = ", ".join(f"{expression} AS {quoted(shown)}" for expression, shown in named)
+        listed = ", ".join(f"{expression} AS {quote(shown)}" for expression, shown in named)
         return f"SELECT {listed} FROM {self._rows(connection, name)}"
 
 
@@ -114,7 +114,7 @@ class HistoryView(_Rows):
     def sql(self, connection: duckdb.DuckDBPyConnection, name: str) -> str:
         """A SELECT of the source's columns and HISTORY_COLUMNS. Makes what it needs under names that begin so."""
         log = self._rows(connection, name)
-        columns = [(f"v.{quoted(c.physical)}", c.name) for c in self.shape.columns]
+        columns = [(f"v.{quote(c.physical)}", c.name) for c in self.shape.columns]
         return intervals_sql(
             self.state,
             self.shape,

@@ -18,16 +18,16 @@ from claimhouse.change import old_name
 from claimhouse.errors import LakeError
 from claimhouse.lake import bases
 from claimhouse.lake.current import state_schema
-from claimhouse.lake.defaults import literal, sql_type, text_literal, with_exact
+from claimhouse.lake.defaults import literal, sql_type, with_exact
 from claimhouse.lake.delta import DataFile
 from claimhouse.lake.flushes import TableRecord
 from claimhouse.lake.registry import TableState
 from claimhouse.lake.relation import empty_sql, files_sql
 from claimhouse.lake.snapshot import LakeSnapshot, schema_of
 from claimhouse.lake.state import may_be_exact, newest_sql, state_columns, state_sql
-from claimhouse.query.guard import quote, quote_text
 from claimhouse.query.moment import Position
 from claimhouse.query.names import free_name
+from claimhouse.quoting import quote, quote_text
 
 LITTLE = 200_000  # log rows that are worked out once and kept in memory
 HERE = 16 << 20  # bytes of log files that are read into memory, not by the engine
@@ -220,7 +220,7 @@ class View:
             for c in self.shape.columns
         ]
         added = [(c, literal(c.missing, c.kind)[1]) for c in self.shape.columns if c.physical not in held]
-        exact = [(c, "true", text_literal(text)) for c, text in added if text is not None]
+        exact = [(c, "true", quote_text(text)) for c, text in added if text is not None]
         return ", ".join([*columns, *self._beside(with_exact("b._exact", exact))]) or NO_COLUMNS
 
     def _state_columns(self) -> str:
