@@ -243,6 +243,22 @@ def test_what_this_user_may_only_read_is_told_as_that_and_never_tried_again(
         assert not caught.value.retry and "rights" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_file_system_without_hard_links_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store = open_store(tmp_path)
+
+    def refused(one: Any, other: Any) -> None:
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(LakeError, match="control/one could not be linked to its name") as caught:
+        store.put_new("control/one", b"1")
+    assert "hard links" in str(caught.value.hint) and not caught.value.retry
+    assert store.list("control") == [] and not list((tmp_path / "control").iterdir())
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
 def test_a_folder_whose_storage_fails_is_told_as_a_bucket_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

@@ -467,8 +467,14 @@ def _refused(key: str, error: Exception) -> LakeError:
     return LakeError(f"the storage refuses {key} ({type(error).__name__})", hint="check the rights and AWS_* variables")
 
 
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
 def _failed(key: str, error: OSError, done: str) -> LakeError | StorageGone:
     """Our error for a folder's: no rights is nothing to try again, all else is the storage."""
+    if error.filename2 is not None and error.errno in _NO_LINKS:
+        hint = "a lake needs hard links (ext4, xfs, btrfs, zfs) and one user that writes; or put it into a bucket"
+        return LakeError(f"{key} could not be linked to its name: {os.strerror(error.errno)}", hint=hint)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         reason = "the storage is read-only" if error.errno == errno.EROFS else os.strerror(error.errno)
         hint = "ask for rights on the lake's folder"
