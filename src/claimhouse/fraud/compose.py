@@ -8,6 +8,7 @@ flattens nested ones for Spark, where equal names then meet.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from sqlglot import exp
@@ -90,7 +91,15 @@ def render(
     components: str = NO_COMPONENTS,
 ) -> str:
     """A rule's SQL for an engine, with its parameters' values in it. Raises UsageError."""
+    if model is None:
+        return _over_inputs(rule, engine, pretty)
     return _render(query(rule, model, components), engine, values=rule.values, pretty=pretty).sql
+
+
+@lru_cache(maxsize=256)
+def _over_inputs(rule: Rule, engine: str, pretty: bool) -> str:
+    """Kept, because every scorer asks for every rule and writing one takes milliseconds."""
+    return _render(query(rule), engine, values=rule.values, pretty=pretty).sql
 
 
 def of_text(
