@@ -36,17 +36,22 @@ def batch(seed: int, rounds: int) -> tuple[int, bool]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=8.0, help="no batch starts later than this")
+    parser.add_argument("--minutes", type=float, default=8.0, help="ends near this: no batch starts of which half would come later")
     parser.add_argument("--rounds", type=int, help="play this many, however long it takes")
     parser.add_argument(
         "--seed", type=int, default=random.SystemRandom().randrange(1, 10**9), help="of the first round"
     )
     asked = parser.parse_args()
-    began, played, seed, fine = time.monotonic(), 0, asked.seed, True
-    while fine and (played < asked.rounds if asked.rounds else time.monotonic() - began < asked.minutes * 60):
+    began, played, seed, fine, last = time.monotonic(), 0, asked.seed, True, 0.0
+
+    def time_left() -> bool:
+        return time.monotonic() - began + last / 2 < asked.minutes * 60
+
+    while fine and (played < asked.rounds if asked.rounds else time_left()):
+        begun = time.monotonic()
         size = min(BATCH, asked.rounds - played) if asked.rounds else BATCH
         passed, fine = batch(seed, size)
-        played += passed
+        played, last = played + passed, time.monotonic() - begun
         print(f"seeds {seed} to {seed + size - 1}: {passed} passed, {time.monotonic() - began:.0f} s", flush=True)
         seed += size
         if fine and not passed:
