@@ -36,7 +36,9 @@ def batch(seed: int, rounds: int) -> tuple[int, bool]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=8.0, help="ends near this: no batch starts of which half would come later")
+    parser.add_argument(
+        "--minutes", type=float, default=8.0, help="ends near this: no batch starts of which half would come later"
+    )
     parser.add_argument("--rounds", type=int, help="play this many, however long it takes")
     parser.add_argument(
         "--seed", type=int, default=random.SystemRandom().randrange(1, 10**9), help="of the first round"
