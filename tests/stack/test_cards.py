@@ -69,7 +69,10 @@ def test_a_question_gives_rows_with_and_without_its_variables(card: Card, book: 
     assert filled(sql) == texts["nothing"]
     views, copies = (f"{book.catalog}.{schema}." for schema in (schema_name(SOURCE, "public"), book.flat))
     answers = {text: book.trino.run(text.replace(views, copies)) for text in dict.fromkeys(texts.values())}
-    assert sorted(map(repr, book.trino.run(texts["nothing"]))) == sorted(map(repr, answers[texts["nothing"]]))
+    still = slice(0, -1 if card.key == "freshness" else None)  # its last column is the seconds until now
+    both = (book.trino.run(texts["nothing"]), answers[texts["nothing"]])
+    shown, copied = (sorted(repr(row[still]) for row in rows) for rows in both)
+    assert shown == copied
     found = {word: answers[text] for word, text in texts.items()}
     empty = [word for word, rows in found.items() if not rows]
     assert not empty or (card.key in MAY_BE_EMPTY and "nothing" not in empty), f"no rows with {empty}"
