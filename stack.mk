@@ -13,8 +13,9 @@ stack-down: $(VENV)/.stack ## stop the full stack; its data stays
 fetch: $(VENV)/.browser $(VENV)/.notebooks $(VENV)/.stack ## what all suites need, into the user's cache folders
 	@$(BIN)/python -m tests.fetch
 
+# The engines live for minutes here: what the optimizing compiler would take of two cores never comes back.
 test-stack: $(VENV)/.stack ## the full stack's tests, every engine real
-	@$(BIN)/python -m pytest tests/stack tests/spark -m stack --durations=10 $(PYTEST)
+	@JAVA_TOOL_OPTIONS=-XX:TieredStopAtLevel=1 $(BIN)/python -m pytest tests/stack tests/spark -m stack --durations=10 $(PYTEST)
 
 test-compose: $(VENV)/.stack ## compose.yaml under a Docker Engine of its own, over stand-in images; needs root
 	@$(BIN)/python -m tests.compose $(PYTEST)
