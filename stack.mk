@@ -13,7 +13,7 @@ stack-down: $(VENV)/.stack ## stop the full stack; its data stays
 fetch: $(VENV)/.browser $(VENV)/.notebooks $(VENV)/.stack ## what all suites need, into the user's cache folders
 	@$(BIN)/python -m tests.fetch
 
-# The engines live for minutes here: what the optimizing compiler would take of two cores never comes back.
+# For the tests' own Spark, which lives for minutes: what the optimizing compiler takes of two cores would not come back.
 test-stack: $(VENV)/.stack ## the full stack's tests, every engine real
 	@JAVA_TOOL_OPTIONS=-XX:TieredStopAtLevel=1 $(BIN)/python -m pytest tests/stack tests/spark -m stack --durations=10 $(PYTEST)
 

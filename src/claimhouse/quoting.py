@@ -1,4 +1,4 @@
-"""Names and texts as DuckDB's, Spark's (ANSI) and Trino's SQL take them."""
+"""Names and texts as DuckDB's and Trino's SQL take them."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from claimhouse.lake import delta
 from claimhouse.lake.flushes import FlushRecord
 from claimhouse.lake.lake import FLUSHES, TRANSACTIONS, Lake, changes_key, current_key, tail_events_key
 from claimhouse.lake.registry import Registry, TableState
+from claimhouse.quoting import quote as _q
 from claimhouse.table import Column
 
 CONTROL = "control"
@@ -140,7 +141,3 @@ class Catalog:
         self.trino.run(statement.replace("{}", name, 1))
         self._known[name] = statement
         return True
-
-
-def _q(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -17,7 +17,7 @@ from claimhouse.lake.lake import Lake
 from claimhouse.query.names import Path
 from claimhouse.query.reading import Reading, overlay, reading, whole
 from claimhouse.query.session import Session
-from claimhouse.quoting import quote
+from claimhouse.quoting import quote, quote_text
 from claimhouse.table import encode_name
 
 
@@ -139,8 +139,7 @@ def _trino(read: Reading) -> str:
     versions = {"current": (read.current, read.versions.current), "changes": (read.changes, read.versions.changes)}
     for kind, (location, version) in versions.items():
         schema = encode_name(f"{read.name.source}_{kind}")
-        where = location.replace("'", "''")
-        calls.append(f"--   CALL delta.system.register_table('{schema}', '{read.view}', '{where}');")
+        calls.append(f"--   CALL delta.system.register_table('{schema}', '{read.view}', {quote_text(location)});")
         places[kind] = f"delta.{schema}.{quote(read.view)} FOR VERSION AS OF {version}"
     query = overlay(read, places["current"], places["changes"])
     return "\n".join(["-- once, where the catalog does not have them:", *calls, *_wait(read, "--"), query + ";"])
